@@ -1,0 +1,57 @@
+// RMSNorm (Zhang, Sennrich 2019, arXiv:1910.07467), forward and backward.
+//
+//   y  = (x rstd)(weight + weight_offset) + bias,   rstd = 1 / sqrt(sum(x^2)/n + eps) over each row
+//   dx = (g - xhat sum(g xhat)/n) rstd,   g = dy (weight + weight_offset),   xhat = x rstd
+//   dweight = sum over rows of dy xhat,   dbias = sum over rows of dy
+//
+// LayerNorm's rows (layer_norm.hpp) without the mean.
+#ifndef NORMKIT_RMS_NORM_HPP_
+#define NORMKIT_RMS_NORM_HPP_
+
+#include "normkit/detail/config.hpp"
+#include "normkit/executor.hpp"
+#include "normkit/types.hpp"
+
+namespace normkit {
+
+// x, y: all axes; y has x's dtype and may be x itself (same data, same strides), else must not overlap any input.
+// weight, bias: inner axes; x's dtype or float (double with double x); each may be absent.
+// rstd: outer axes; double or float; may be absent; the statistic before its last rounding.
+struct RmsNormArgs {
+  ConstView x;
+  View y;
+  ConstView weight;
+  ConstView bias;
+  double eps = 1.1920928955078125e-07;  // float's epsilon
+  double weight_offset = 0.0;           // Gemma stores weight - 1; ignored without a weight
+  View rstd;
+};
+
+// dy, x, dx: all axes, one dtype; dx may be dy or x itself. rstd: as the forward returned it, or absent, then
+// it is computed again (to the same bits). dweight, dbias: inner axes; x's dtype, float or double; each output
+// may be absent. accumulate adds into dweight and dbias instead of overwriting them.
+struct RmsNormBackwardArgs {
+  ConstView dy;
+  ConstView x;
+  ConstView weight;
+  double eps = 1.1920928955078125e-07;
+  double weight_offset = 0.0;
+  ConstView rstd;
+  View dx;
+  View dweight;
+  View dbias;
+  bool accumulate = false;
+};
+
+NORMKIT_BEGIN_ENTRY_POINTS
+NORMKIT_DECLARE_OPERATION(rms_norm, RowsShape, RmsNormArgs)
+NORMKIT_DECLARE_OPERATION(rms_norm_backward, RowsShape, RmsNormBackwardArgs)
+NORMKIT_END_ENTRY_POINTS
+
+}  // namespace normkit
+
+#if !defined(NORMKIT_COMPILED)
+#include "normkit/detail/rms_norm_impl.hpp"
+#endif
+
+#endif  // NORMKIT_RMS_NORM_HPP_
