@@ -1,0 +1,58 @@
+"""Options, the references on the path, and the table of worst errors after a run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+for folder in (TESTS, TESTS / "python"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import checks  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--deep",
+        action="store_true",
+        help="normkit: every element type at every size, more seeds and shapes (slow)",
+    )
+
+
+@pytest.fixture(scope="session")
+def deep(request):
+    return request.config.getoption("--deep")
+
+
+@pytest.fixture(autouse=True)
+def compared_something(request):
+    """A test marked `compares` fails unless the helpers of checks.py compared at least one value for it."""
+    before = checks.COUNT.values
+    yield
+    if request.node.get_closest_marker("compares") and checks.COUNT.values == before:
+        pytest.fail("this test compared nothing")
+
+
+@pytest.fixture
+def threads():
+    """Sets the thread count and restores it."""
+    import normkit
+
+    before = normkit.get_num_threads()
+    yield normkit.set_num_threads
+    normkit.set_num_threads(before)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "compares: fails unless at least one value was compared")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if checks.WORST:
+        terminalreporter.write_sep(
+            "-", "worst errors (ULP of the output type; gradients as a share of their bound)"
+        )
+        for line in checks.worst_table():
+            terminalreporter.write_line(line)
