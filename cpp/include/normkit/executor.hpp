@@ -37,7 +37,7 @@ struct Plan {
 
   int32_t phase_count = 0;
   Phase phases[kMaxPhases];
-  alignas(8) unsigned char state[1600];
+  alignas(8) unsigned char state[2048];
 
   // Runs tasks begin .. end-1 of one phase on the calling thread.
   void run(int phase, int64_t begin, int64_t end) const noexcept {
@@ -81,7 +81,7 @@ inline void execute(const Plan& plan, const Executor* executor = nullptr) noexce
 // get_num_threads() threads for the compiled library.
 NORMKIT_BEGIN_ENTRY_POINTS
 #if defined(NORMKIT_COMPILED)
-const Executor* default_executor() noexcept;
+NORMKIT_ENTRY const Executor* default_executor() noexcept;
 #else
 inline const Executor* default_executor() noexcept { return nullptr; }
 #endif

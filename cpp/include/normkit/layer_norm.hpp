@@ -52,7 +52,28 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 #if !defined(NORMKIT_COMPILED)
-#include "normkit/detail/layer_norm_impl.hpp"
+#include "normkit/detail/rows_plan.hpp"
+
+namespace normkit {
+NORMKIT_BEGIN_ENTRY_POINTS
+
+inline size_t layer_norm_workspace_bytes(const RowsShape&, const LayerNormArgs&) noexcept { return 0; }
+
+inline Status layer_norm_plan(const RowsShape& shape, const LayerNormArgs& args, Workspace, Plan* plan) noexcept {
+  return detail::rows_forward_plan(shape, args, true, args.mean, 0.0, plan);
+}
+
+inline size_t layer_norm_backward_workspace_bytes(const RowsShape& shape, const LayerNormBackwardArgs& args) noexcept {
+  return detail::rows_backward_workspace_bytes(shape, args);
+}
+
+inline Status layer_norm_backward_plan(const RowsShape& shape, const LayerNormBackwardArgs& args, Workspace workspace,
+                                     Plan* plan) noexcept {
+  return detail::rows_backward_plan(shape, args, true, args.mean, 0.0, workspace, plan);
+}
+
+NORMKIT_END_ENTRY_POINTS
+}  // namespace normkit
 #endif
 
 #endif  // NORMKIT_LAYER_NORM_HPP_

@@ -51,7 +51,28 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 #if !defined(NORMKIT_COMPILED)
-#include "normkit/detail/rms_norm_impl.hpp"
+#include "normkit/detail/rows_plan.hpp"
+
+namespace normkit {
+NORMKIT_BEGIN_ENTRY_POINTS
+
+inline size_t rms_norm_workspace_bytes(const RowsShape&, const RmsNormArgs&) noexcept { return 0; }
+
+inline Status rms_norm_plan(const RowsShape& shape, const RmsNormArgs& args, Workspace, Plan* plan) noexcept {
+  return detail::rows_forward_plan(shape, args, false, View(), args.weight_offset, plan);
+}
+
+inline size_t rms_norm_backward_workspace_bytes(const RowsShape& shape, const RmsNormBackwardArgs& args) noexcept {
+  return detail::rows_backward_workspace_bytes(shape, args);
+}
+
+inline Status rms_norm_backward_plan(const RowsShape& shape, const RmsNormBackwardArgs& args, Workspace workspace,
+                                     Plan* plan) noexcept {
+  return detail::rows_backward_plan(shape, args, false, ConstView(), args.weight_offset, workspace, plan);
+}
+
+NORMKIT_END_ENTRY_POINTS
+}  // namespace normkit
 #endif
 
 #endif  // NORMKIT_RMS_NORM_HPP_

@@ -2,23 +2,25 @@
 #ifndef NORMKIT_RUNTIME_HPP_
 #define NORMKIT_RUNTIME_HPP_
 
+#include "normkit/detail/config.hpp"
+
 namespace normkit {
 
 // "baseline", "avx2", "avx512" or "neon": the best that the processor has, or what the environment variable
 // NORMKIT_ISA names. An unknown name, or one that the processor lacks, leaves the best one in use and is reported by
 // isa_error().
-const char* isa() noexcept;
+NORMKIT_EXPORT const char* isa() noexcept;
 
 // Null, or why NORMKIT_ISA could not be honoured.
-const char* isa_error() noexcept;
+NORMKIT_EXPORT const char* isa_error() noexcept;
 
 // Space-separated names that were compiled in and that this processor has.
-const char* isa_available() noexcept;
+NORMKIT_EXPORT const char* isa_available() noexcept;
 
 // Threads of default_executor(); at first NORMKIT_NUM_THREADS, else OMP_NUM_THREADS, else the processors that this
 // process may use. Values below 1 are ignored. Affects all threads of the process; results never depend on it.
-int get_num_threads() noexcept;
-void set_num_threads(int threads) noexcept;
+NORMKIT_EXPORT int get_num_threads() noexcept;
+NORMKIT_EXPORT void set_num_threads(int threads) noexcept;
 
 }  // namespace normkit
 

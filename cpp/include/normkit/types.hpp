@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "normkit/detail/config.hpp"
+
 namespace normkit {
 
 // Result of every operation. On anything but kOk nothing was written.
@@ -24,8 +26,7 @@ enum class Status : int32_t {
   kWorkspaceTooSmall,  // see the operation's *_workspace_bytes
 };
 
-// A sentence for people; never null.
-const char* status_message(Status status) noexcept;
+
 
 enum class DType : int32_t { kF32 = 0, kF64 = 1, kF16 = 2, kBF16 = 3 };
 
@@ -56,11 +57,11 @@ struct DTypeOf<BFloat16> {
   static constexpr DType value = DType::kBF16;
 };
 
-constexpr bool is_dtype(DType dtype) noexcept {
+NORMKIT_INLINE constexpr bool is_dtype(DType dtype) noexcept {
   return static_cast<int32_t>(dtype) >= 0 && static_cast<int32_t>(dtype) <= 3;
 }
 
-constexpr int64_t size_of(DType dtype) noexcept {
+NORMKIT_INLINE constexpr int64_t size_of(DType dtype) noexcept {
   return dtype == DType::kF64 ? 8 : dtype == DType::kF32 ? 4 : 2;
 }
 
@@ -85,11 +86,11 @@ struct ConstView {
   DType dtype = DType::kF32;
   const int64_t* strides = nullptr;
 
-  constexpr ConstView() noexcept = default;
-  constexpr ConstView(const void* data_, DType dtype_, const int64_t* strides_ = nullptr) noexcept
+  NORMKIT_INLINE constexpr ConstView() noexcept = default;
+  NORMKIT_INLINE constexpr ConstView(const void* data_, DType dtype_, const int64_t* strides_ = nullptr) noexcept
       : data(data_), dtype(dtype_), strides(strides_) {}
   template <typename T>
-  constexpr ConstView(const T* data_, const int64_t* strides_ = nullptr) noexcept
+  NORMKIT_INLINE constexpr ConstView(const T* data_, const int64_t* strides_ = nullptr) noexcept
       : data(data_), dtype(DTypeOf<T>::value), strides(strides_) {}
 };
 
@@ -98,11 +99,11 @@ struct View {
   DType dtype = DType::kF32;
   const int64_t* strides = nullptr;
 
-  constexpr View() noexcept = default;
-  constexpr View(void* data_, DType dtype_, const int64_t* strides_ = nullptr) noexcept
+  NORMKIT_INLINE constexpr View() noexcept = default;
+  NORMKIT_INLINE constexpr View(void* data_, DType dtype_, const int64_t* strides_ = nullptr) noexcept
       : data(data_), dtype(dtype_), strides(strides_) {}
   template <typename T>
-  constexpr View(T* data_, const int64_t* strides_ = nullptr) noexcept
+  NORMKIT_INLINE constexpr View(T* data_, const int64_t* strides_ = nullptr) noexcept
       : data(data_), dtype(DTypeOf<T>::value), strides(strides_) {}
 };
 
@@ -112,6 +113,7 @@ struct Workspace {
   size_t bytes = 0;
 };
 
+// A sentence for people; never null.
 inline const char* status_message(Status status) noexcept {
   switch (status) {
     case Status::kOk: return "ok";

@@ -23,11 +23,17 @@
 #define NORMKIT_RESTRICT __restrict__
 #define NORMKIT_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define NORMKIT_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define NORMKIT_UNROLL NORMKIT_PRAGMA(clang loop unroll(full))
+#else
+#define NORMKIT_UNROLL NORMKIT_PRAGMA(GCC unroll 16)
+#endif
 #elif defined(_MSC_VER)
 #define NORMKIT_INLINE __forceinline
 #define NORMKIT_NOINLINE __declspec(noinline)
 #define NORMKIT_RESTRICT __restrict
 #define NORMKIT_LIKELY(condition) (condition)
+#define NORMKIT_UNROLL
 #else
 #error "normkit is built and tested with GCC and clang; MSVC takes the same sources"
 #endif
@@ -83,8 +89,13 @@
 // Entry points are inline functions of the includer's ISA, or, where NORMKIT_COMPILED is defined (the CMake target
 // normkit::normkit does), functions of the compiled library, which picks the ISA at run time. The two never share a
 // name, so one program may use both.
+#if defined(__GNUC__) || defined(__clang__)
+#define NORMKIT_EXPORT __attribute__((visibility("default")))
+#else
+#define NORMKIT_EXPORT
+#endif
 #if defined(NORMKIT_COMPILED)
-#define NORMKIT_ENTRY
+#define NORMKIT_ENTRY NORMKIT_EXPORT
 #define NORMKIT_BEGIN_ENTRY_POINTS inline namespace compiled {
 #else
 #define NORMKIT_ENTRY inline

@@ -1,0 +1,125 @@
+// The two elementwise kernels: y from x and the statistics, dx from dy, x, the statistics and the two means of g.
+//
+// Evaluated left to right, as written, never as x a + b: ((x - hi) - lo) keeps the digits that a large mean would cost.
+// A missing weight is ones and a missing bias is -0, which change no bit; RMSNorm has hi = lo = 0, likewise. So one
+// kernel serves them all.
+#ifndef NORMKIT_DETAIL_APPLY_HPP_
+#define NORMKIT_DETAIL_APPLY_HPP_
+
+#include "normkit/detail/config.hpp"
+#include "normkit/detail/convert.hpp"
+#include "normkit/detail/simd.hpp"
+
+NORMKIT_BEGIN_NAMESPACE
+
+// A row's statistics as they are applied: mean = hi + lo, rstd rounded once.
+template <typename C>
+struct RowScale {
+  C hi, lo, rstd;
+};
+
+// A parameter over one block: element i is data[i * step]; step 0 repeats data[0..15].
+template <typename C>
+struct Parameter {
+  const C* data;
+  int step;
+  NORMKIT_INLINE Vec16<C> at(int i) const { return Vec16<C>::load(data + i * step); }
+  NORMKIT_INLINE Parameter from(int i) const { return {data + i * step, step}; }
+};
+
+template <typename C>
+NORMKIT_INLINE Vec16<C> normalized(Vec16<C> x, const Vec16<C>& hi, const Vec16<C>& lo, const Vec16<C>& rstd) {
+  return ((x - hi) - lo) * rstd;
+}
+
+// y = ((x - hi) - lo) rstd weight + bias for one block; y may be x. kStream writes past the cache; y + i is then
+// 64-byte aligned for i a multiple of 64 / sizeof(T).
+template <bool kStream, typename T>
+NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Compute<T>>& row,
+                                Parameter<Compute<T>> weight, Parameter<Compute<T>> bias) {
+  using Vec = Vec16<Compute<T>>;
+  const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vec a = normalized(load16(x + i), hi, lo, rstd) * weight.at(i) + bias.at(i);
+    const Vec b = normalized(load16(x + i + kVecLanes), hi, lo, rstd) * weight.at(i + kVecLanes) +
+                  bias.at(i + kVecLanes);
+    if constexpr (kStream) {
+      alignas(64) T finished[kLanes];
+      store16(finished, canonical(a));
+      store16(finished + kVecLanes, canonical(b));
+      for (int j = 0; j < kLanes; j += 64 / static_cast<int>(sizeof(T)))
+        stream_64_bytes(y + i + j, finished + j);
+    } else {
+      store16(y + i, canonical(a));
+      store16(y + i + kVecLanes, canonical(b));
+    }
+  }
+  if (i < n) {
+    const Tail<T> tail(x + i, n - i);
+    const Tail<Compute<T>> w(weight.data + i * weight.step, weight.step ? n - i : kVecLanes);
+    const Tail<Compute<T>> b(bias.data + i * bias.step, bias.step ? n - i : kVecLanes);
+    const Vec w_high = weight.step ? w.high : w.low, b_high = bias.step ? b.high : b.low;
+    store_tail(y + i, n - i, canonical(normalized(tail.low, hi, lo, rstd) * w.low + b.low),
+               canonical(normalized(tail.high, hi, lo, rstd) * w_high + b_high));
+  }
+}
+
+// dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x.
+template <typename T>
+NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, T* dx, int n, const RowScale<Compute<T>>& row,
+                                     Compute<T> mean_g, Compute<T> mean_gxhat, Parameter<Compute<T>> weight) {
+  using Vec = Vec16<Compute<T>>;
+  const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
+  const Vec a = Vec::splat(mean_g), b = Vec::splat(mean_gxhat);
+  int i = 0;
+  for (; i + kVecLanes <= n; i += kVecLanes) {
+    const Vec xhat = normalized(load16(x + i), hi, lo, rstd);
+    store16(dx + i, canonical(((load16(dy + i) * weight.at(i) - a) - xhat * b) * rstd));
+  }
+  if (i < n) {
+    const Tail<T> x_tail(x + i, n - i), dy_tail(dy + i, n - i);
+    const Tail<Compute<T>> w(weight.data + i * weight.step, weight.step ? n - i : kVecLanes);
+    const Vec xhat = normalized(x_tail.low, hi, lo, rstd);
+    const Vec low = canonical(((dy_tail.low * w.low - a) - xhat * b) * rstd);
+    store_tail(dx + i, n - i, low, low);
+  }
+}
+
+// The same in double, one element at a time, rounded once: for a row whose statistics left float's range. `scale` is a
+// power of two that x is multiplied by (1 unless x is double).
+template <typename C>
+struct WideRow {
+  double mean, mean_low, rstd, scale;
+};
+
+template <typename C>
+NORMKIT_INLINE double wide_normalized(double x, const WideRow<C>& row) {
+  return ((x * row.scale - row.mean) - row.mean_low) * row.rstd;
+}
+
+template <typename T>
+NORMKIT_NOINLINE void wide_apply_block(const T* x, T* y, int n, const WideRow<Compute<T>>& row,
+                                       Parameter<Compute<T>> weight, Parameter<Compute<T>> bias) {
+  for (int i = 0; i < n; ++i) {
+    const int at = i % kVecLanes;
+    const double w = static_cast<double>(weight.data[weight.step ? i : at]);
+    const double b = static_cast<double>(bias.data[bias.step ? i : at]);
+    write(y + i, wide_normalized(read<double>(x + i), row) * w + b);
+  }
+}
+
+template <typename T>
+NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, T* dx, int n, const WideRow<Compute<T>>& row,
+                                            double mean_g, double mean_gxhat, Parameter<Compute<T>> weight) {
+  for (int i = 0; i < n; ++i) {
+    const double xhat = wide_normalized(read<double>(x + i), row);
+    const double g =
+        read<double>(dy + i) * static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
+    write(dx + i, ((g - mean_g) - xhat * mean_gxhat) * row.rstd);
+  }
+}
+
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_DETAIL_APPLY_HPP_

@@ -1,0 +1,117 @@
+// The only file with intrinsics: square root, half-precision conversion, streaming stores, the control word.
+//
+// Each has a portable twin with the same bits.
+#ifndef NORMKIT_DETAIL_INTRINSICS_HPP_
+#define NORMKIT_DETAIL_INTRINSICS_HPP_
+
+#include "normkit/detail/config.hpp"
+#include "normkit/detail/simd.hpp"
+
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#define NORMKIT_X86 1
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define NORMKIT_AARCH64 1
+#else
+#include <math.h>
+#endif
+
+NORMKIT_BEGIN_NAMESPACE
+
+// IEEE square root, without libm's errno.
+NORMKIT_INLINE double square_root(double v) {
+#if defined(NORMKIT_X86)
+  return _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(v)));
+#elif defined(NORMKIT_AARCH64)
+  return vget_lane_f64(vsqrt_f64(vdup_n_f64(v)), 0);
+#else
+  return sqrt(v);
+#endif
+}
+
+#if defined(NORMKIT_X86) && defined(__F16C__) && NORMKIT_VECTOR_BYTES >= 32
+#define NORMKIT_HAVE_F16C 1
+// vcvtph2ps and vcvtps2ph handle subnormals whatever the control word says.
+NORMKIT_INLINE Vec16<float> load_f16(const uint16_t* p) {
+  Vec16<float> r;
+#if NORMKIT_VECTOR_BYTES == 64
+  // The masked form: GCC 12 warns about the undefined source of the plain one.
+  const __m512 v = _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  memcpy(r.part, &v, sizeof(v));
+#else
+  for (int half = 0; half < 2; ++half) {
+    const __m256 v = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * half)));
+    memcpy(&r.part[half], &v, sizeof(v));
+  }
+#endif
+  return r;
+}
+
+NORMKIT_INLINE void store_f16(uint16_t* p, Vec16<float> a) {
+#if NORMKIT_VECTOR_BYTES == 64
+  __m512 v;
+  memcpy(&v, a.part, sizeof(v));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(0xFFFF, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  for (int half = 0; half < 2; ++half) {
+    __m256 v;
+    memcpy(&v, &a.part[half], sizeof(v));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8 * half),
+                     _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+#endif
+}
+#endif
+
+// Writes 64 bytes past the cache; `to` is 64-byte aligned. Plain store where the target has no such instruction.
+NORMKIT_INLINE void stream_64_bytes(void* to, const void* from) {
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  const __m256i* source = static_cast<const __m256i*>(from);
+  for (int i = 0; i < 2; ++i) _mm256_stream_si256(static_cast<__m256i*>(to) + i, _mm256_loadu_si256(source + i));
+#elif defined(NORMKIT_X86)
+  const __m128i* source = static_cast<const __m128i*>(from);
+  for (int i = 0; i < 4; ++i) _mm_stream_si128(static_cast<__m128i*>(to) + i, _mm_loadu_si128(source + i));
+#else
+  memcpy(to, from, 64);
+#endif
+}
+
+// Orders streamed stores before what the thread does next.
+NORMKIT_INLINE void finish_streaming() {
+#if defined(NORMKIT_X86)
+  _mm_sfence();
+#endif
+}
+
+// While it lives, this thread rounds to nearest and keeps subnormals; then the caller's control word is back, flags
+// included.
+class FloatEnvironment {
+ public:
+#if defined(NORMKIT_X86)
+  NORMKIT_INLINE FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
+  NORMKIT_INLINE ~FloatEnvironment() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(NORMKIT_AARCH64)
+  NORMKIT_INLINE FloatEnvironment() {
+    const uint64_t plain = 0;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+    __asm__ volatile("msr fpcr, %0" : : "r"(plain) : "memory");
+  }
+  NORMKIT_INLINE ~FloatEnvironment() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_) : "memory"); }
+
+ private:
+  uint64_t saved_;
+#else
+  NORMKIT_INLINE FloatEnvironment() {}
+#endif
+};
+
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_DETAIL_INTRINSICS_HPP_

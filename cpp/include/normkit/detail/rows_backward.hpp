@@ -1,0 +1,287 @@
+// Backward over rows: see rows.hpp for the phases.
+#ifndef NORMKIT_DETAIL_ROWS_BACKWARD_HPP_
+#define NORMKIT_DETAIL_ROWS_BACKWARD_HPP_
+
+#include "normkit/detail/rows.hpp"
+
+NORMKIT_BEGIN_NAMESPACE
+
+// Statistics for backward: the saved ones, or the forward's again, as they would have been saved. Double elements need
+// the digits of the mean that one double cannot hold; they are found again from x, so that saved and recomputed
+// statistics give the same bits.
+template <typename T>
+NORMKIT_NOINLINE Row<Compute<T>> backward_row(const RowsBackward& p, int64_t r, const T* row, T* buffer) {
+  RowStatistics s{0.0, 0.0, 0.0, 1.0};
+  if (p.rstd) {
+    if (p.centred) s.mean = read_statistic(p.mean, r);
+    s.rstd = read_statistic(p.rstd, r);
+  } else {
+    s = row_statistics(p, row, buffer);
+    s = {s.mean / s.scale, 0.0, s.rstd * s.scale, 1.0};
+  }
+  if constexpr (sizeof(T) == sizeof(double)) {
+    if (!p.centred) return row_from(s, Compute<T>());
+    MergeTree<Sums> tree;
+    for (int64_t i = 0; i < p.n; i += kBlock) {
+      const int length = block_length(p.n, i);
+      tree.push({block_centred_sums(block_of(p.x, row, i, length, buffer), length, s.mean).first, 0.0});
+    }
+    s.mean_low = tree.finish().first / static_cast<double>(p.n);
+  }
+  return row_from(s, Compute<T>());
+}
+
+// dx of a row needs these two means besides its statistics.
+template <typename C>
+struct RowGrad {
+  double mean_g, mean_gxhat;
+  bool is_wide;
+};
+
+template <typename T>
+NORMKIT_INLINE Sums grad_sums(const T* dy, const T* x, int n, const Row<Compute<T>>& row,
+                              Parameter<Compute<T>> weight) {
+  if (NORMKIT_LIKELY(!row.is_wide)) {
+    const Pair<Compute<T>> s = block_grad_sums(dy, x, n, row.scale, weight);
+    const Sums sums{static_cast<double>(s.first), static_cast<double>(s.second)};
+    if (sizeof(Compute<T>) == sizeof(double) || NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
+      return sums;
+  }
+  return wide_block_grad_sums(dy, x, n, row.wide, weight);
+}
+
+template <typename C>
+NORMKIT_INLINE RowGrad<C> row_grad(Sums sums, int64_t n, bool centred, bool row_is_wide) {
+  const double mean_g = centred ? sums.first / static_cast<double>(n) : 0.0;
+  const double mean_gxhat = sums.second / static_cast<double>(n);
+  const bool in_range = mean_g > -0x1p100 && mean_g < 0x1p100 && mean_gxhat > -0x1p100 && mean_gxhat < 0x1p100;
+  return {mean_g, mean_gxhat, row_is_wide || (sizeof(C) == sizeof(float) && !in_range)};
+}
+
+// The panels of one group: a chain in C, and the merge tree's levels in double, one line of 2 n columns (dweight, then
+// dbias) each.
+template <typename C>
+class PanelSums {
+ public:
+  static inline int64_t bytes(int64_t n, int64_t group_panels) {
+    return round_up(2 * n * static_cast<int64_t>(sizeof(C))) + levels(group_panels) * round_up(16 * n);
+  }
+
+  // Where a group's scratch keeps the finished sums.
+  static inline const double* total(const char* scratch, int64_t n) {
+    return reinterpret_cast<const double*>(scratch + round_up(2 * n * static_cast<int64_t>(sizeof(C))));
+  }
+
+  inline PanelSums(char* scratch, int64_t n)
+      : n_(n),
+        chain_(reinterpret_cast<C*>(scratch)),
+        level_(const_cast<double*>(total(scratch, n))),
+        stride_(round_up(16 * n) / static_cast<int64_t>(sizeof(double))) {}
+
+  inline void begin_panel() { memset(chain_, 0, static_cast<size_t>(2 * n_) * sizeof(C)); }
+  inline C* dweight() { return chain_; }
+  inline C* dbias() { return chain_ + n_; }
+
+  inline void end_panel() {
+    int rank = 0;
+    for (; (filled_ >> rank) & 1u; ++rank) {}
+    // Merge the full ranks below into the new panel, lowest first, then leave it at the first empty one.
+    double* to = level_ + rank * stride_;
+    for (int64_t i = 0; i < 2 * n_; ++i) {
+      double sum = static_cast<double>(chain_[i]);
+      for (int k = 0; k < rank; ++k) sum = level_[k * stride_ + i] + sum;
+      to[i] = sum;
+    }
+    filled_ = ((filled_ >> rank) | 1u) << rank;
+  }
+
+  // Folds what is left, small into large, into total().
+  inline void finish() {
+    for (int64_t i = 0; i < 2 * n_; ++i) {
+      double sum = 0.0;
+      bool any = false;
+      for (int rank = 0; filled_ >> rank; ++rank) {
+        if (!((filled_ >> rank) & 1u)) continue;
+        const double value = level_[rank * stride_ + i];
+        sum = any ? value + sum : value;
+        any = true;
+      }
+      level_[i] = sum;
+    }
+  }
+
+ private:
+  static inline int64_t round_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+  static inline int64_t levels(int64_t group_panels) {
+    int64_t count = 1;
+    while ((int64_t(1) << (count - 1)) < group_panels) ++count;
+    return count;
+  }
+
+  int64_t n_;
+  C* chain_;
+  double* level_;
+  int64_t stride_;
+  uint64_t filled_ = 0;
+};
+
+// A strided tile is gathered in strips this wide for its column sums.
+constexpr int kStrip = 128;
+
+template <typename T>
+struct BackwardBuffers {
+  alignas(64) T x[kTileRows * kStrip];
+  alignas(64) T dy[kTileRows * kStrip];
+  alignas(64) T dx[kBlock];
+};
+static_assert(kTileRows * kStrip == kBlock, "a strip of a tile and a block of a row share a buffer");
+
+// Adds a tile's columns to the panel.
+template <typename T>
+NORMKIT_NOINLINE void add_columns(const RowsBackward& p, const TileRows<T>& tile, BackwardBuffers<T>& buffers,
+                        PanelSums<Compute<T>>& sums) {
+  const bool contiguous = p.x.inner.contiguous() && p.dy.inner.contiguous();
+  const int64_t width = contiguous ? kBlock : kStrip;
+  for (int64_t i = 0; i < p.n; i += width) {
+    const int length = static_cast<int>(p.n - i < width ? p.n - i : width);
+    TileRows<T> strip = tile;
+    for (int r = 0; r < tile.count; ++r) {
+      strip.x[r] = block_of(p.x, tile.x[r], i, length, buffers.x + r * kStrip);
+      strip.dy[r] = block_of(p.dy, tile.dy[r], i, length, buffers.dy + r * kStrip);
+    }
+    add_tile_columns(strip, length, sums.dweight() + i, sums.dbias() + i);
+  }
+}
+
+// dx of one row, block by block.
+template <typename T>
+NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row, const T* x_row, const Row<Compute<T>>& row,
+                     const RowGrad<Compute<T>>& grad, ParameterReader<Compute<T>>& weight,
+                     BackwardBuffers<T>& buffers) {
+  using C = Compute<T>;
+  T* dx_row = p.dx.template row<T>(r);
+  const bool contiguous = p.dx.inner.contiguous();
+  for (int64_t i = 0; i < p.n; i += kBlock) {
+    const int length = block_length(p.n, i);
+    const T* x = block_of(p.x, x_row, i, length, buffers.x);
+    const T* dy = block_of(p.dy, dy_row, i, length, buffers.dy);
+    T* dx = contiguous ? dx_row + i : buffers.dx;
+    const Parameter<C> w = weight.block(i, length);
+    if (NORMKIT_LIKELY(!grad.is_wide))
+      apply_grad_block(dy, x, dx, length, row.scale, static_cast<C>(grad.mean_g), static_cast<C>(grad.mean_gxhat), w);
+    else
+      wide_apply_grad_block(dy, x, dx, length, row.wide, grad.mean_g, grad.mean_gxhat, w);
+    if (!contiguous) scatter(dx, p.dx.inner, i, length, dx_row);
+  }
+}
+
+// Up to 8 rows: row sums, column sums, dx, while dy and x lie in the cache. dx is last: it may overwrite either.
+template <typename T>
+NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int count, ParameterReader<Compute<T>>& weight,
+                          BackwardBuffers<T>& buffers, PanelSums<Compute<T>>* sums) {
+  using C = Compute<T>;
+  TileRows<T> tile;
+  Row<C> row[kTileRows];
+  tile.count = count;
+  tile.any_wide = false;
+  for (int r = 0; r < count; ++r) {
+    tile.x[r] = p.x.template row<const T>(first + r);
+    tile.dy[r] = p.dy.template row<const T>(first + r);
+    row[r] = backward_row(p, first + r, tile.x[r], buffers.x);
+    tile.scale[r] = row[r].scale;
+    tile.wide[r] = row[r].wide;
+    tile.is_wide[r] = row[r].is_wide;
+    tile.any_wide = tile.any_wide || row[r].is_wide;
+  }
+  RowGrad<C> grad[kTileRows];
+  if (p.dx) {
+    MergeTree<Sums> tree[kTileRows];
+    for (int64_t i = 0; i < p.n; i += kBlock) {
+      const int length = block_length(p.n, i);
+      const Parameter<C> w = weight.block(i, length);
+      for (int r = 0; r < count; ++r) {
+        const T* x = block_of(p.x, tile.x[r], i, length, buffers.x);
+        const T* dy = block_of(p.dy, tile.dy[r], i, length, buffers.dy);
+        tree[r].push(grad_sums(dy, x, length, row[r], w));
+      }
+    }
+    for (int r = 0; r < count; ++r) grad[r] = row_grad<C>(tree[r].finish(), p.n, p.centred, row[r].is_wide);
+  }
+  if (sums != nullptr) add_columns(p, tile, buffers, *sums);
+  if (p.dx)
+    for (int r = 0; r < count; ++r)
+      write_dx(p, first + r, tile.dy[r], tile.x[r], row[r], grad[r], weight, buffers);
+}
+
+// Phase 1: one task is a group of panels.
+template <typename T>
+NORMKIT_NOINLINE void backward_groups(const RowsBackward& p, int64_t begin, int64_t end) {
+  ParameterReader<Compute<T>> weight(p.weight, p.weight_offset, Compute<T>(1));
+  BackwardBuffers<T> buffers;
+  const int64_t group_rows = p.group_panels * kPanelRows;
+  for (int64_t group = begin; group < end; ++group) {
+    PanelSums<Compute<T>> sums(p.scratch + group * p.group_bytes, p.n);
+    PanelSums<Compute<T>>* wanted = p.scratch != nullptr ? &sums : nullptr;
+    const int64_t last = (group + 1) * group_rows < p.rows ? (group + 1) * group_rows : p.rows;
+    for (int64_t panel = group * group_rows; panel < last; panel += kPanelRows) {
+      const int64_t panel_end = panel + kPanelRows < last ? panel + kPanelRows : last;
+      if (wanted) sums.begin_panel();
+      for (int64_t first = panel; first < panel_end; first += kTileRows) {
+        const int count = static_cast<int>(panel_end - first < kTileRows ? panel_end - first : kTileRows);
+        backward_tile(p, first, count, weight, buffers, wanted);
+      }
+      if (wanted) sums.end_panel();
+    }
+    if (wanted) sums.finish();
+  }
+}
+
+template <typename T>
+void backward_groups_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  backward_groups<T>(*static_cast<const RowsBackward*>(state), begin, end);
+}
+
+// Phase 2: one task adds the groups of kColumnTask columns and writes the parameter gradients.
+constexpr int kColumnTask = 256;
+
+inline void write_gradient(const Operand& operand, int64_t column, double value, bool accumulate) {
+  const int64_t at = operand.inner.offset(column);
+  const auto put = [=](auto* to) {
+    write(to + at, accumulate ? read<double>(to + at) + value : value);
+  };
+  switch (operand.dtype) {
+    case DType::kF32: return put(reinterpret_cast<float*>(operand.data));
+    case DType::kF64: return put(reinterpret_cast<double*>(operand.data));
+    case DType::kF16: return put(reinterpret_cast<Float16*>(operand.data));
+    case DType::kBF16: return put(reinterpret_cast<BFloat16*>(operand.data));
+  }
+}
+
+template <typename C>
+NORMKIT_NOINLINE void add_groups(const RowsBackward& p, int64_t begin, int64_t end) {
+  const Operand* outputs[] = {&p.dweight, &p.dbias};
+  for (int64_t column = begin * kColumnTask; column < end * kColumnTask && column < p.n; ++column) {
+    for (int which = 0; which < 2; ++which) {
+      if (!*outputs[which]) continue;
+      double value = 0.0;
+      if (p.groups > 0) {
+        MergeTree<Sums> groups;
+        for (int64_t g = 0; g < p.groups; ++g)
+          groups.push({PanelSums<C>::total(p.scratch + g * p.group_bytes, p.n)[which * p.n + column], 0.0});
+        value = groups.finish().first;
+      }
+      write_gradient(*outputs[which], column, value, p.accumulate);
+    }
+  }
+}
+
+template <typename C>
+void add_groups_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  add_groups<C>(*static_cast<const RowsBackward*>(state), begin, end);
+}
+
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_DETAIL_ROWS_BACKWARD_HPP_

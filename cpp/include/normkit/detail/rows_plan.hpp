@@ -1,0 +1,291 @@
+// From arguments to a Plan: checks every argument, merges axes, chooses tiles and groups.
+#ifndef NORMKIT_DETAIL_ROWS_PLAN_HPP_
+#define NORMKIT_DETAIL_ROWS_PLAN_HPP_
+
+#include "normkit/detail/rows_backward.hpp"
+#include "normkit/executor.hpp"
+
+NORMKIT_BEGIN_NAMESPACE
+
+// An output of at least this many bytes is written past the cache: it will not be read again before it is evicted.
+constexpr int64_t kStreamBytes = int64_t(16) << 20;
+
+// Rows of a tile share each load of weight and bias; a tile stays in the first-level cache where rows are short.
+constexpr int64_t kTileBytes = 24 * 1024;
+
+// Scratch for parameter gradients beyond 1/64 of dy and x.
+constexpr int64_t kScratchBytes = int64_t(4) << 20;
+
+// Builds operands one by one; after the first error the rest is skipped.
+class RowsChecker {
+ public:
+  inline RowsChecker(const RowsShape& shape, RowsProblem* problem) : shape_(shape) {
+    if (shape.outer < 0 || shape.inner < 0 || shape.outer > kMaxRank || shape.inner > kMaxRank ||
+        (shape.size == nullptr && shape.outer + shape.inner > 0)) {
+      fail(Status::kInvalidShape);
+      return;
+    }
+    problem->rows = checked_product(shape.size, shape.outer);
+    problem->n = checked_product(shape.size + shape.outer, shape.inner);
+    if (problem->rows < 0 || problem->n < 0 || checked_product(shape.size, shape.outer + shape.inner) < 0) {
+      fail(Status::kInvalidShape);
+      return;
+    }
+    rows_ = problem->rows;
+    n_ = problem->n;
+  }
+
+  inline Status status() const { return status_; }
+  inline void fail(Status status) {
+    if (status_ == Status::kOk) status_ = status;
+  }
+
+  enum Extent_ { kElements, kRow, kRows };  // x, y, dy, dx; weight, bias; mean, rstd
+
+  inline void input(const ConstView& view, Extent_ on, bool required, Operand* operand) {
+    operand->data = static_cast<char*>(const_cast<void*>(view.data));
+    operand->dtype = view.dtype;
+    make(view.strides, on, required, operand);
+    if (status_ == Status::kOk && *operand) inputs_[input_count_++] = operand;
+  }
+
+  inline void output(const View& view, Extent_ on, bool required, Operand* operand) {
+    operand->data = static_cast<char*>(view.data);
+    operand->dtype = view.dtype;
+    make(view.strides, on, required, operand);
+    if (status_ != Status::kOk || !*operand) return;
+    if (!injective(*operand)) fail(Status::kOverlap);
+    outputs_[output_count_++] = operand;
+  }
+
+  // Element types: `elements` is x's. Parameters have it or float; gradients also double; statistics float or double.
+  inline void parameter_type(const Operand& operand, DType elements, bool gradient) {
+    if (!operand || operand.dtype == elements || (gradient && operand.dtype == DType::kF64)) return;
+    if (operand.dtype != DType::kF32 || (elements == DType::kF64 && !gradient)) fail(Status::kInvalidDType);
+  }
+  inline void statistic_type(const Operand& operand) {
+    if (operand && operand.dtype != DType::kF32 && operand.dtype != DType::kF64) fail(Status::kInvalidDType);
+  }
+  inline void same_type(const Operand& a, const Operand& b) {
+    if (a && b && a.dtype != b.dtype) fail(Status::kInvalidDType);
+  }
+
+  // No output may share memory with anything, except that `result` may be one of the same-shaped inputs itself.
+  inline void overlaps(const Operand& result) {
+    if (status_ != Status::kOk) return;
+    for (int i = 0; i < output_count_; ++i) {
+      for (int j = 0; j < i; ++j)
+        if (overlap(*outputs_[i], *outputs_[j])) return fail(Status::kOverlap);
+      for (int j = 0; j < input_count_; ++j) {
+        const bool may_be_same = outputs_[i] == &result && same_view(*outputs_[i], *inputs_[j]);
+        if (!may_be_same && overlap(*outputs_[i], *inputs_[j])) return fail(Status::kOverlap);
+      }
+    }
+  }
+
+ private:
+  // Leaves operand->data null when the array has no elements: nothing will be read or written.
+  inline void make(const int64_t* strides, Extent_ on, bool required, Operand* operand) {
+    if (status_ != Status::kOk) return;
+    const bool empty = (on != kRow && rows_ == 0) || (on != kRows && n_ == 0);
+    if (operand->data == nullptr) {
+      if (required && !empty) fail(Status::kNullPointer);
+      return;
+    }
+    if (!is_dtype(operand->dtype)) return fail(Status::kInvalidDType);
+    if (empty) {
+      operand->data = nullptr;
+      return;
+    }
+    if (reinterpret_cast<uintptr_t>(operand->data) % static_cast<uintptr_t>(operand->bytes()) != 0)
+      return fail(Status::kMisaligned);
+    const int outer = on == kRow ? 0 : shape_.outer, inner = on == kRows ? 0 : shape_.inner;
+    const int64_t* size = shape_.size + (on == kRow ? shape_.outer : 0);
+    int64_t contiguous[2 * kMaxRank];
+    if (strides == nullptr) {
+      int64_t step = 1;
+      for (int a = outer + inner - 1; a >= 0; --a) {
+        contiguous[a] = step;
+        step *= size[a];
+      }
+      strides = contiguous;
+    }
+    bool fits = true;
+    for (int a = 0; a < outer; ++a) fits = fits && operand->outer.append(size[a], strides[a]);
+    for (int a = outer; a < outer + inner; ++a) fits = fits && operand->inner.append(size[a], strides[a]);
+    if (!fits || operand->outer.count + operand->inner.count > kMaxAxes) return fail(Status::kTooManyAxes);
+    Extent extent;
+    if (!extent.of(*operand)) fail(Status::kInvalidShape);
+  }
+
+  const RowsShape& shape_;
+  Status status_ = Status::kOk;
+  int64_t rows_ = 0, n_ = 0;
+  const Operand* inputs_[8];
+  const Operand* outputs_[8];
+  int input_count_ = 0, output_count_ = 0;
+};
+
+NORMKIT_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+using PhaseFunction = void (*)(const void* state, int64_t begin, int64_t end);
+
+inline PhaseFunction forward_function(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return &forward_phase<float>;
+    case DType::kF64: return &forward_phase<double>;
+    case DType::kF16: return &forward_phase<Float16>;
+    case DType::kBF16: return &forward_phase<BFloat16>;
+  }
+  return nullptr;
+}
+
+inline PhaseFunction backward_function(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return &backward_groups_phase<float>;
+    case DType::kF64: return &backward_groups_phase<double>;
+    case DType::kF16: return &backward_groups_phase<Float16>;
+    case DType::kBF16: return &backward_groups_phase<BFloat16>;
+  }
+  return nullptr;
+}
+
+template <typename State>
+inline void set_state(Plan* plan, const State& state) {
+  static_assert(sizeof(State) <= sizeof(plan->state), "enlarge Plan::state");
+  memcpy(plan->state, &state, sizeof(state));
+}
+
+inline void finish_forward_plan(RowsForward& p, Plan* plan) {
+  plan->phase_count = 0;
+  const int64_t element = p.x.bytes();
+  if (p.rows == 0) return;
+  if (p.n == 0) {  // no elements: statistics of an empty set
+    for (int64_t r = 0; r < p.rows; ++r) {
+      if (p.mean) write_statistic(p.mean, r, __builtin_nan(""));
+      if (p.rstd) write_statistic(p.rstd, r, __builtin_nan(""));
+    }
+    return;
+  }
+  const int64_t fitting = kTileBytes / (p.n * element);
+  p.tile_rows = static_cast<int32_t>(fitting < 1 ? 1 : fitting > kMaxTileRows ? kMaxTileRows : fitting);
+  p.stream = p.y.inner.contiguous() && p.n * element >= 256 && p.rows >= kStreamBytes / (p.n * element);
+  plan->phase_count = 1;
+  plan->phases[0] = {divide_up(p.rows, p.tile_rows), 2 * p.tile_rows * p.n * element,
+                     forward_function(p.x.dtype)};
+  set_state(plan, p);
+}
+
+// Chooses how many panels make up a group: one where the scratch allows it, so that there is work for every thread.
+inline void choose_groups(RowsBackward& p, bool wants_parameters, DType elements) {
+  const int64_t panels = divide_up(p.rows, kPanelRows);
+  p.group_panels = 1;
+  p.group_bytes = 0;
+  p.groups = panels;
+  if (!wants_parameters || p.n == 0) return;
+  const int64_t limit = 2 * p.rows * p.n / 64 * size_of(elements) + kScratchBytes;
+  for (;; p.group_panels *= 2) {
+    p.groups = divide_up(panels, p.group_panels);
+    p.group_bytes = elements == DType::kF64 ? PanelSums<double>::bytes(p.n, p.group_panels)
+                                            : PanelSums<float>::bytes(p.n, p.group_panels);
+    if (p.groups <= 1 || p.groups <= limit / p.group_bytes) return;
+  }
+}
+
+inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_parameters, Workspace workspace,
+                                   Plan* plan) {
+  plan->phase_count = 0;
+  if (p.n == 0) return Status::kOk;
+  choose_groups(p, wants_parameters, elements);
+  if (wants_parameters) {
+    const uintptr_t start = (reinterpret_cast<uintptr_t>(workspace.data) + 63) / 64 * 64;
+    const size_t needed = static_cast<size_t>(p.groups * p.group_bytes);
+    if (needed > 0 && (workspace.data == nullptr || workspace.bytes < needed + 64)) return Status::kWorkspaceTooSmall;
+    p.scratch = needed > 0 ? reinterpret_cast<char*>(start) : nullptr;
+  }
+  int phases = 0;
+  const int64_t element = size_of(elements);
+  if (p.groups > 0)
+    plan->phases[phases++] = {p.groups, 3 * p.group_panels * kPanelRows * p.n * element,
+                              backward_function(elements)};
+  if (wants_parameters)
+    plan->phases[phases++] = {divide_up(p.n, kColumnTask), 16 * kColumnTask * (p.groups + 1),
+                              elements == DType::kF64 ? &add_groups_phase<double> : &add_groups_phase<float>};
+  plan->phase_count = phases;
+  set_state(plan, p);
+  return Status::kOk;
+}
+
+inline bool is_nan(double v) { return v != v; }
+
+// ---- the two operations over rows; Args is the operation's own struct, `mean` a view that RMSNorm leaves empty ----
+
+template <typename Args>
+inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
+                                double weight_offset, Plan* plan) {
+  RowsForward p;
+  RowsChecker check(shape, &p);
+  p.centred = centred;
+  p.eps = args.eps;
+  p.weight_offset = static_cast<float>(weight_offset);
+  if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
+  check.input(args.x, RowsChecker::kElements, true, &p.x);
+  check.input(args.weight, RowsChecker::kRow, false, &p.weight);
+  check.input(args.bias, RowsChecker::kRow, false, &p.bias);
+  check.output(args.y, RowsChecker::kElements, true, &p.y);
+  check.output(mean, RowsChecker::kRows, false, &p.mean);
+  check.output(args.rstd, RowsChecker::kRows, false, &p.rstd);
+  check.same_type(p.x, p.y);
+  check.parameter_type(p.weight, p.x.dtype, false);
+  check.parameter_type(p.bias, p.x.dtype, false);
+  check.statistic_type(p.mean);
+  check.statistic_type(p.rstd);
+  check.overlaps(p.y);
+  if (check.status() == Status::kOk) finish_forward_plan(p, plan);
+  return check.status();
+}
+
+template <typename Args>
+inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool centred, const ConstView& mean,
+                                 double weight_offset, Workspace workspace, Plan* plan) {
+  RowsBackward p;
+  RowsChecker check(shape, &p);
+  p.centred = centred;
+  p.eps = args.eps;
+  p.weight_offset = static_cast<float>(weight_offset);
+  p.accumulate = args.accumulate;
+  if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
+  if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr)) check.fail(Status::kMissingStatistics);
+  check.input(args.dy, RowsChecker::kElements, true, &p.dy);
+  check.input(args.x, RowsChecker::kElements, true, &p.x);
+  check.input(args.weight, RowsChecker::kRow, false, &p.weight);
+  check.input(mean, RowsChecker::kRows, false, &p.mean);
+  check.input(args.rstd, RowsChecker::kRows, false, &p.rstd);
+  check.output(args.dx, RowsChecker::kElements, false, &p.dx);
+  check.output(args.dweight, RowsChecker::kRow, false, &p.dweight);
+  check.output(args.dbias, RowsChecker::kRow, false, &p.dbias);
+  check.same_type(p.x, p.dy);
+  check.same_type(p.x, p.dx);
+  check.parameter_type(p.weight, args.x.dtype, false);
+  check.parameter_type(p.dweight, args.x.dtype, true);
+  check.parameter_type(p.dbias, args.x.dtype, true);
+  check.statistic_type(p.mean);
+  check.statistic_type(p.rstd);
+  check.overlaps(p.dx);
+  if (check.status() != Status::kOk) return check.status();
+  return finish_backward_plan(p, args.x.dtype, p.dweight || p.dbias, workspace, plan);
+}
+
+template <typename Args>
+inline size_t rows_backward_workspace_bytes(const RowsShape& shape, const Args& args) {
+  RowsBackward p;
+  const RowsChecker check(shape, &p);
+  const bool wants_parameters = args.dweight.data != nullptr || args.dbias.data != nullptr;
+  if (check.status() != Status::kOk || !wants_parameters || p.rows == 0 || !is_dtype(args.x.dtype)) return 0;
+  choose_groups(p, true, args.x.dtype);
+  return p.n == 0 ? 0 : static_cast<size_t>(p.groups * p.group_bytes) + 64;
+}
+
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_DETAIL_ROWS_PLAN_HPP_
