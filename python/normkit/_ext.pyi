@@ -1,0 +1,130 @@
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+class Array(Protocol):
+    """A NumPy array, a PyTorch tensor, a JAX array, or any other array with DLPack."""
+
+    @property
+    def shape(self) -> Any: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __dlpack_device__(self) -> Any: ...
+
+_X = TypeVar("_X", bound=Array)
+_Shape = int | list[int] | tuple[int, ...]
+_Axis = int | list[int] | tuple[int, ...] | None
+_Grads = tuple[Array | None, Array | None] | list[Any] | None
+
+__version__: str
+_compiler: str
+
+def isa() -> str: ...
+def _isa_available() -> str: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def _may_share_memory(a: Array, b: Array) -> bool: ...
+@overload
+def layer_norm(
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-05,
+    *,
+    axis: _Axis = None,
+    return_stats: Literal[False] = False,
+    out: _X | None = None,
+) -> _X: ...
+@overload
+def layer_norm(
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-05,
+    *,
+    axis: _Axis = None,
+    return_stats: Literal[True],
+    out: _X | None = None,
+) -> tuple[_X, _X, _X]: ...
+@overload
+def layer_norm(
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-05,
+    *,
+    axis: _Axis = None,
+    return_stats: bool,
+    out: _X | None = None,
+) -> _X | tuple[_X, _X, _X]: ...
+def layer_norm_backward(
+    dy: Array,
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-05,
+    *,
+    axis: _Axis = None,
+    mean: Array | None = None,
+    rstd: Array | None = None,
+    dx_out: _X | None = None,
+    grads_out: _Grads = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any]: ...
+@overload
+def rms_norm(
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: Array | None = None,
+    weight_offset: float = 0.0,
+    axis: _Axis = None,
+    return_stats: Literal[False] = False,
+    out: _X | None = None,
+) -> _X: ...
+@overload
+def rms_norm(
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: Array | None = None,
+    weight_offset: float = 0.0,
+    axis: _Axis = None,
+    return_stats: Literal[True],
+    out: _X | None = None,
+) -> tuple[_X, _X]: ...
+@overload
+def rms_norm(
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: Array | None = None,
+    weight_offset: float = 0.0,
+    axis: _Axis = None,
+    return_stats: bool,
+    out: _X | None = None,
+) -> _X | tuple[_X, _X]: ...
+def rms_norm_backward(
+    dy: Array,
+    x: _X,
+    normalized_shape: _Shape,
+    weight: Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: Array | None = None,
+    weight_offset: float = 0.0,
+    axis: _Axis = None,
+    rstd: Array | None = None,
+    dx_out: _X | None = None,
+    grads_out: _Grads = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any]: ...

@@ -1,0 +1,82 @@
+#include "call.hpp"
+
+namespace normkit::python {
+namespace {
+
+bool same_view(const Array& a, const Array& b) {
+  if (a.data != b.data || a.ndim != b.ndim || a.dtype != b.dtype) return false;
+  for (int32_t i = 0; i < a.ndim; ++i) {
+    if (a.sizes[i] != b.sizes[i] || (a.sizes[i] > 1 && a.strides[i] != b.strides[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Operand& Call::add() {
+  if (count_ == kMaxOperands) raise(PyExc_SystemError, "an operation has too many operands");
+  return operands_[count_++];
+}
+
+void Call::fail_overlap() const {
+  for (int i = 0; i < count_; ++i) {
+    const Operand& out = operands_[i];
+    if (!out.output || out.array.count == 0) continue;
+    for (int j = 0; j < count_; ++j) {
+      const Operand& other = operands_[j];
+      if (j == i || !other.array.present() || !extent_of(out.array).overlaps(extent_of(other.array)))
+        continue;
+      if (other.in_place && same_view(out.array, other.array)) continue;
+      raise(PyExc_ValueError, "%s shares memory with %s; it should be %s", out.array.name, other.array.name,
+            other.in_place ? "the very same view of it or separate memory" : "separate memory");
+    }
+  }
+  for (int i = 0; i < count_; ++i) {
+    const Operand& out = operands_[i];
+    // The caller's arrays alone can have odd strides.
+    if (out.output && out.array.count > 1 && !out.array.is_c_contiguous())
+      raise(PyExc_ValueError,
+            "%s overlaps itself: its strides make elements share memory; it should be an array whose "
+            "elements are all distinct",
+            out.array.name);
+  }
+  raise(PyExc_ValueError, "%s", status_message(Status::kOverlap));
+}
+
+void Call::fail(Status status) const {
+  if (status == Status::kOverlap) fail_overlap();
+  if (status == Status::kMisaligned) {
+    for (int i = 0; i < count_; ++i) {
+      const Array& array = operands_[i].array;
+      const uintptr_t item = static_cast<uintptr_t>(size_of(array.dtype));
+      if (array.present() && reinterpret_cast<uintptr_t>(array.data) % item != 0)
+        raise(PyExc_ValueError,
+              "%s lies at an address that is not a multiple of its item size, %d bytes; it should be "
+              "aligned (a copy is)",
+              array.name, static_cast<int>(item));
+    }
+  }
+  if (status == Status::kTooManyAxes) {
+    const Array& x = operands_[0].array;
+    raise(PyExc_ValueError,
+          "too many axes: neighbouring axes that run through memory in one stride are merged, and for x of "
+          "shape %U and "
+          "the arrays that go with it more than %d are left; they should be laid out so that more axes merge "
+          "(a "
+          "contiguous copy does)",
+          shape_text(x).ptr(), kMaxAxes);
+  }
+  raise(PyExc_ValueError, "%s", status_message(status));
+}
+
+PyObject* result_tuple(const Array& x, Operand* const* operands, int count) {
+  nb::object tuple = nb::steal(PyTuple_New(count));
+  if (!tuple.is_valid()) nb::raise_python_error();
+  for (int i = 0; i < count; ++i) {
+    nb::object result = operands[i] != nullptr ? operands[i]->finish(x) : nb::borrow(Py_None);
+    PyTuple_SET_ITEM(tuple.ptr(), i, result.release().ptr());
+  }
+  return tuple.release().ptr();
+}
+
+}  // namespace normkit::python

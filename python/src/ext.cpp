@@ -1,0 +1,75 @@
+// The extension module normkit._ext.
+#include "array.hpp"
+#include "normkit/normkit.hpp"
+#include "ops.hpp"
+#include "output.hpp"
+#include "signature.hpp"
+
+#define NORMKIT_TEXT_(x) #x
+#define NORMKIT_TEXT(x) NORMKIT_TEXT_(x)
+
+namespace normkit::python {
+namespace {
+
+constexpr const char* kVersion = NORMKIT_TEXT(NORMKIT_VERSION_MAJOR) "." NORMKIT_TEXT(
+    NORMKIT_VERSION_MINOR) "." NORMKIT_TEXT(NORMKIT_VERSION_PATCH);
+
+#if defined(__clang__)
+constexpr const char* kCompiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+constexpr const char* kCompiler = "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+constexpr const char* kCompiler = "msvc " NORMKIT_TEXT(_MSC_VER);
+#else
+constexpr const char* kCompiler = "unknown";
+#endif
+
+void set_threads(const nb::handle& n) {
+  const nb::object index = nb::steal(PyBool_Check(n.ptr()) ? nullptr : PyNumber_Index(n.ptr()));
+  if (!index.is_valid()) {
+    PyErr_Clear();
+    raise(PyExc_TypeError, "n is %R; it should be an integer", n.ptr());
+  }
+  int overflow = 0;
+  const long threads = PyLong_AsLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0 || threads < 1 || threads > 65536)
+    raise(PyExc_ValueError, "n is %R; it should be a number of threads, at least 1", n.ptr());
+  set_num_threads(static_cast<int>(threads));
+}
+
+PyObject* share_memory(PyObject* const* slots) {
+  Array a, b;
+  a.read(slots[0], "a", Access::kRead);
+  b.read(slots[1], "b", Access::kRead);
+  return PyBool_FromLong(extent_of(a).overlaps(extent_of(b)));
+}
+
+}  // namespace
+}  // namespace normkit::python
+
+NB_MODULE(_ext, m) {
+  using namespace normkit::python;
+  if (const char* error = normkit::isa_error()) raise(PyExc_ImportError, "%s", error);
+  import_numpy();
+  m.doc() = "normkit's compiled half; use the names of the package normkit.";
+  m.attr("__version__") = kVersion;
+  m.attr("_compiler") = kCompiler;
+
+  add_buffer_type(m);
+  add_rows_operations(m.ptr());
+  Function<share_memory>::add(m.ptr(), "_may_share_memory(a, b)",
+                              "Whether the memory ranges of two arrays overlap.");
+
+  m.def(
+      "isa", &normkit::isa,
+      "Name of the instruction set in use: 'baseline', 'avx2', 'avx512' or 'neon'. The environment variable\n"
+      "NORMKIT_ISA chooses another one; results are the same bits with all of them.");
+  m.def("_isa_available", &normkit::isa_available, "Instruction sets compiled in that this processor has.");
+  m.def("get_num_threads", &normkit::get_num_threads,
+        "Number of threads that a call may use: at first NORMKIT_NUM_THREADS, else OMP_NUM_THREADS, else the "
+        "processors\n"
+        "that this process may use.");
+  m.def(
+      "set_num_threads", &set_threads, nb::arg("n"),
+      "Sets the number of threads that a call may use, for all Python threads. Results never depend on it.");
+}

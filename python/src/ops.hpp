@@ -1,0 +1,20 @@
+// The operations, by family: each family adds its functions to the module. One line for a new family, one
+// docstring for a new function.
+#ifndef NORMKIT_PYTHON_OPS_HPP_
+#define NORMKIT_PYTHON_OPS_HPP_
+
+#include <nanobind/nanobind.h>
+
+namespace normkit::python {
+
+void add_rows_operations(PyObject* module);  // rows_ops.cpp: LayerNorm, RMSNorm
+
+namespace docs {
+
+extern const char kLayerNorm[], kLayerNormBackward[], kRmsNorm[], kRmsNormBackward[];  // docs_rows.cpp
+
+}  // namespace docs
+
+}  // namespace normkit::python
+
+#endif  // NORMKIT_PYTHON_OPS_HPP_

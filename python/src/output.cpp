@@ -1,0 +1,245 @@
+#include "output.hpp"
+
+#include <memory>
+#include <vector>
+
+namespace normkit::python {
+namespace {
+
+constexpr size_t kAlignment = 64;  // JAX copies what is less aligned
+
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : raw_(PyMem_RawMalloc(bytes + kAlignment)) {
+    if (raw_ == nullptr) throw std::bad_alloc();
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { PyMem_RawFree(raw_); }
+  void* data() const {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(raw_) + kAlignment - 1;
+    return reinterpret_cast<void*>(address - address % kAlignment);
+  }
+
+ private:
+  void* raw_;
+};
+
+// C-contiguous memory with __dlpack__.
+struct Buffer {
+  std::shared_ptr<Memory> memory;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> sizes, strides;
+};
+
+// What a capsule points to: keeps memory and shape alive until the consumer calls the deleter.
+template <class Managed>
+struct Export {
+  Buffer buffer;
+  Managed managed{};
+
+  static void release(Managed* managed) { delete static_cast<Export*>(managed->context); }
+
+  template <int used_name>
+  static void drop_capsule(PyObject* capsule);
+};
+
+template <class Managed>
+nb::object export_capsule(const Buffer& buffer, const char* name) {
+  auto owner = std::make_unique<Export<Managed>>();
+  owner->buffer = buffer;
+  Managed& managed = owner->managed;
+  managed.context = owner.get();
+  managed.deleter = &Export<Managed>::release;
+  dlpack::Tensor& tensor = managed.tensor;
+  const DType dtype = buffer.dtype;
+  tensor.data = buffer.memory->data();
+  tensor.device = {dlpack::kCpu, 0};
+  tensor.ndim = static_cast<int32_t>(buffer.sizes.size());
+  tensor.dtype = {static_cast<uint8_t>(dtype == DType::kBF16 ? dlpack::kBfloat : dlpack::kFloat),
+                  static_cast<uint8_t>(8 * size_of(dtype)), 1};
+  tensor.shape = owner->buffer.sizes.data();
+  tensor.strides = owner->buffer.strides.data();
+  if constexpr (std::is_same_v<Managed, dlpack::ManagedTensorVersioned>)
+    managed.version = {dlpack::kMajorVersion, dlpack::kMinorVersion};
+  // A consumer renames the capsule that it has taken; the other ones are ours to free.
+  PyObject* capsule = PyCapsule_New(&managed, name, [](PyObject* self) {
+    const char* current = PyCapsule_GetName(self);
+    if (current != nullptr && current[0] == 'd') {
+      auto* unused = static_cast<Managed*>(PyCapsule_GetPointer(self, current));
+      unused->deleter(unused);
+    }
+  });
+  if (capsule == nullptr) nb::raise_python_error();
+  (void)owner.release();
+  return nb::steal(capsule);
+}
+
+nb::object buffer_dlpack(const Buffer& self, const nb::kwargs& keywords) {
+  PyObject* max_version = PyDict_GetItemString(keywords.ptr(), "max_version");
+  if (max_version != nullptr && PyTuple_Check(max_version) && PyTuple_GET_SIZE(max_version) > 0 &&
+      PyLong_AsLong(PyTuple_GET_ITEM(max_version, 0)) >= 1)
+    return export_capsule<dlpack::ManagedTensorVersioned>(self, "dltensor_versioned");
+  if (PyErr_Occurred()) nb::raise_python_error();
+  return export_capsule<dlpack::ManagedTensor>(self, "dltensor");
+}
+
+nb::object checked(PyObject* object) {
+  if (object == nullptr) nb::raise_python_error();
+  return nb::steal(object);
+}
+
+nb::object module_attribute(const char* module_name, const char* attribute) {
+  const nb::object module = checked(PyImport_ImportModule(module_name));
+  return checked(PyObject_GetAttrString(module.ptr(), attribute));
+}
+
+// JAX without jax_enable_x64 has no float64: statistics are NumPy arrays then, rather than rounded.
+bool jax_lacks(DType dtype) {
+  if (dtype != DType::kF64) return false;
+  const nb::object config = module_attribute("jax", "config");
+  const nb::object enabled = checked(PyObject_GetAttrString(config.ptr(), "jax_enable_x64"));
+  return PyObject_IsTrue(enabled.ptr()) == 0;
+}
+
+// The from_dlpack of the library that x belongs to, or nothing.
+nb::object importer(const Array& x) {
+  if (x.kind == Kind::kJax) return module_attribute("jax.dlpack", "from_dlpack");
+  nb::object space = nb::steal(PyObject_CallMethod(x.object, "__array_namespace__", nullptr));
+  nb::object function =
+      space.is_valid() ? nb::steal(PyObject_GetAttrString(space.ptr(), "from_dlpack")) : nb::object();
+  PyErr_Clear();
+  return function;
+}
+
+nb::object torch_empty(DType dtype, const int64_t* sizes, int32_t ndim) {
+  nb::object shape = checked(PyTuple_New(ndim));
+  for (int32_t i = 0; i < ndim; ++i)
+    PyTuple_SET_ITEM(shape.ptr(), i, checked(PyLong_FromLongLong(sizes[i])).release().ptr());
+  const nb::object arguments = checked(PyTuple_Pack(1, shape.ptr()));
+  const nb::object type = module_attribute("torch", dtype_name(dtype));
+  const nb::object keywords = checked(Py_BuildValue("{sOss}", "dtype", type.ptr(), "device", "cpu"));
+  return checked(PyObject_Call(module_attribute("torch", "empty").ptr(), arguments.ptr(), keywords.ptr()));
+}
+
+void set_memory(Array& array, const Array& prototype, DType dtype, const int64_t* sizes, int32_t ndim) {
+  array.kind = prototype.kind;
+  array.dtype = dtype;
+  array.ndim = ndim;
+  int64_t count = 1;
+  for (int32_t i = ndim - 1; i >= 0; --i) {
+    array.sizes[i] = sizes[i];
+    array.strides[i] = count;
+    count *= sizes[i];
+  }
+  array.count = count;
+}
+
+void ignore_error(void* context, const char*, const char*) {
+  *static_cast<bool*>(context) = true;
+}
+
+}  // namespace
+
+void Operand::use(PyObject* object, const char* name) {
+  output = true;
+  array.read(object, name, Access::kWrite);
+  result = nb::borrow(object);
+}
+
+// Through PyTorch's exchange table, in a fraction of the time of torch.empty; false if that is not to be had.
+bool Operand::make_torch(const ForeignType& type, DType dtype, const int64_t* sizes, int32_t ndim) {
+  if (type.api == nullptr) return false;
+  set_memory(array, array, dtype, sizes, ndim);
+  dlpack::Tensor prototype{};
+  prototype.device = {dlpack::kCpu, 0};
+  prototype.ndim = ndim;
+  prototype.dtype = {static_cast<uint8_t>(dtype == DType::kBF16 ? dlpack::kBfloat : dlpack::kFloat),
+                     static_cast<uint8_t>(8 * size_of(dtype)), 1};
+  prototype.shape = array.sizes;
+  prototype.strides = array.strides;
+  dlpack::ManagedTensorVersioned* managed = nullptr;
+  bool failed = false;
+  if (type.api->allocate(&prototype, &managed, &failed, &ignore_error) != 0 || failed || managed == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  const dlpack::Tensor made = managed->tensor;
+  void* object = nullptr;
+  if (type.api->object_from_managed(managed, &object) != 0 || object == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  result = nb::steal(static_cast<PyObject*>(object));
+  array.data = static_cast<unsigned char*>(made.data) + made.byte_offset;
+  return array.count == 0 || made.data != nullptr;
+}
+
+void Operand::make_like(const Array& prototype, const char* name) {
+  const Array& x = prototype;
+  output = true;
+  array.name = name;
+  switch (x.kind) {
+    case Kind::kNumpy:
+      result = new_numpy_like(x.object);
+      break;
+    case Kind::kTorch: {
+      if (x.is_c_contiguous()) {
+        make(x, name, x.dtype, x.sizes, x.ndim);
+        return;
+      }
+      result = checked(PyObject_CallOneArg(module_attribute("torch", "empty_like").ptr(), x.object));
+      break;
+    }
+    default:
+      make(x, name, x.dtype, x.sizes, x.ndim);
+      return;
+  }
+  array.read(result.ptr(), name, Access::kWrite);
+}
+
+void Operand::make(const Array& prototype, const char* name, DType dtype, const int64_t* sizes,
+                   int32_t ndim) {
+  const Array& x = prototype;
+  output = true;
+  array.name = name;
+  if (x.kind == Kind::kTorch) {
+    if (make_torch(foreign_type(Py_TYPE(x.object)), dtype, sizes, ndim)) {
+      array.object = result.ptr();
+      array.kind = Kind::kTorch;
+      return;
+    }
+    result = torch_empty(dtype, sizes, ndim);
+  } else if (x.kind == Kind::kNumpy || (x.kind == Kind::kJax && jax_lacks(dtype)) ||
+             (x.kind == Kind::kOther && !importer(x).is_valid())) {
+    result = new_numpy(sizes, ndim, dtype);
+  } else {
+    set_memory(array, x, dtype, sizes, ndim);
+    Buffer buffer;
+    buffer.memory = std::make_shared<Memory>(static_cast<size_t>(array.count * size_of(dtype)));
+    buffer.dtype = dtype;
+    buffer.sizes.assign(array.sizes, array.sizes + ndim);
+    buffer.strides.assign(array.strides, array.strides + ndim);
+    array.data = buffer.memory->data();
+    result = nb::cast(std::move(buffer));
+    array.object = result.ptr();
+    handed_over = true;
+    return;
+  }
+  array.read(result.ptr(), name, Access::kWrite);
+}
+
+nb::object Operand::finish(const Array& prototype) {
+  if (!handed_over) return std::move(result);
+  const nb::object from_dlpack = importer(prototype);
+  return checked(PyObject_CallOneArg(from_dlpack.ptr(), result.ptr()));
+}
+
+void add_buffer_type(nb::module_& module) {
+  nb::class_<Buffer>(module, "_Buffer", "Memory on its way to another array library (DLPack).")
+      .def("__dlpack__", &buffer_dlpack)
+      .def("__dlpack_device__",
+           [](const Buffer&) { return nb::make_tuple(static_cast<int>(dlpack::kCpu), 0); });
+}
+
+}  // namespace normkit::python

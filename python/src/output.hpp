@@ -1,0 +1,43 @@
+// Arrays that normkit makes to return: of the kind that came in.
+//
+//   NumPy      numpy arrays (also for arrays of a library that offers no from_dlpack)
+//   PyTorch    torch.Tensor, allocated by PyTorch
+//   JAX, ...   64-byte aligned memory that is written first and then handed over through DLPack
+#ifndef NORMKIT_PYTHON_OUTPUT_HPP_
+#define NORMKIT_PYTHON_OUTPUT_HPP_
+
+#include "array.hpp"
+
+namespace normkit::python {
+
+// One array of a call: what the caller passed, or, for outputs, what will be returned.
+struct Operand {
+  Array array;
+  nb::object result;  // outputs only: the array to return, or the buffer that finish() turns into it
+  bool output = false;
+  bool in_place = false;     // an input that an output may be, as the very same view
+  bool handed_over = false;  // result is a buffer for DLPack
+  int64_t
+      ordered[kMaxRank];  // strides in the order of the operation's axes, where that differs from the array's
+
+  Operand() {}
+
+  // Takes the array that the caller wants written.
+  void use(PyObject* object, const char* name);
+  // Makes an array of prototype's kind, dtype, shape and axis order.
+  void make_like(const Array& prototype, const char* name);
+  // Makes a C-contiguous array of prototype's kind.
+  void make(const Array& prototype, const char* name, DType dtype, const int64_t* sizes, int32_t ndim);
+  // The array to return, once it is written.
+  nb::object finish(const Array& prototype);
+
+ private:
+  bool make_torch(const ForeignType& type, DType dtype, const int64_t* sizes, int32_t ndim);
+};
+
+// Defines the type of the buffers that carry results to JAX.
+void add_buffer_type(nb::module_& module);
+
+}  // namespace normkit::python
+
+#endif  // NORMKIT_PYTHON_OUTPUT_HPP_
