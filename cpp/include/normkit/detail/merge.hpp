@@ -6,6 +6,8 @@
 #define NORMKIT_DETAIL_MERGE_HPP_
 
 #include "normkit/detail/config.hpp"
+#include "normkit/detail/convert.hpp"
+#include "normkit/detail/simd.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
 
@@ -50,6 +52,8 @@ struct Sums {
 };
 NORMKIT_INLINE Sums merge(const Sums& a, const Sums& b) { return {a.first + b.first, a.second + b.second}; }
 
+constexpr int kMaxRanks = 54;  // 2^54 partial results are more than an address space holds
+
 template <typename Partial>
 class MergeTree {
  public:
@@ -72,7 +76,49 @@ class MergeTree {
 
  private:
   uint64_t filled_ = 0;
-  Partial level_[54];  // 2^54 blocks are more than an address space holds
+  Partial level_[kMaxRanks];
+};
+
+// The same tree over lines of sums: `width` of them, a multiple of 16, in memory that the caller lends: one line of
+// double for each rank that is reached.
+class LineTree {
+ public:
+  NORMKIT_INLINE LineTree(double* levels, int64_t width) : levels_(levels), width_(width) {}
+
+  template <typename C>
+  NORMKIT_NOINLINE void push(const C* line) {
+    int rank = 0;
+    for (; (filled_ >> rank) & 1u; ++rank) {}
+    double* to = level(rank);
+    for (int64_t i = 0; i < width_; i += kVecLanes) {
+      Vec16<double> sum = widen16(line + i);
+      for (int k = 0; k < rank; ++k) sum = Vec16<double>::load(level(k) + i) + sum;
+      sum.store(to + i);
+    }
+    filled_ = ((filled_ >> rank) | 1u) << rank;
+  }
+
+  // Leaves the total in the first level; 0 where nothing was pushed.
+  NORMKIT_NOINLINE void finish() {
+    for (int64_t i = 0; i < width_; i += kVecLanes) {
+      Vec16<double> sum = Vec16<double>::zero();
+      bool first = true;
+      for (int k = 0; filled_ >> k; ++k) {
+        if (!((filled_ >> k) & 1u)) continue;
+        const Vec16<double> large = Vec16<double>::load(level(k) + i);
+        sum = first ? large : large + sum;
+        first = false;
+      }
+      sum.store(levels_ + i);
+    }
+  }
+
+ private:
+  NORMKIT_INLINE double* level(int rank) { return levels_ + rank * width_; }
+
+  double* levels_;
+  int64_t width_;
+  uint64_t filled_ = 0;
 };
 
 NORMKIT_END_NAMESPACE

@@ -58,71 +58,40 @@ NORMKIT_INLINE RowGrad<C> row_grad(Sums sums, int64_t n, bool centred, bool row_
   return {mean_g, mean_gxhat, row_is_wide || (sizeof(C) == sizeof(float) && !in_range)};
 }
 
-// The panels of one group: a chain in C, and the merge tree's levels in double, one line of 2 n columns (dweight, then
-// dbias) each.
+// Sums of one group's panels. A line holds dweight, then dbias, each padded to whole vectors; scratch holds a line of C
+// (the chain of the panel at hand) and the levels of the merge tree, lines of double.
 template <typename C>
 class PanelSums {
  public:
   static inline int64_t bytes(int64_t n, int64_t group_panels) {
-    return round_up(2 * n * static_cast<int64_t>(sizeof(C))) + levels(group_panels) * round_up(16 * n);
+    int64_t levels = 1;
+    while ((int64_t(1) << (levels - 1)) < group_panels) ++levels;
+    return line(n) * static_cast<int64_t>(sizeof(C)) + levels * line(n) * static_cast<int64_t>(sizeof(double));
   }
 
-  // Where a group's scratch keeps the finished sums.
-  static inline const double* total(const char* scratch, int64_t n) {
-    return reinterpret_cast<const double*>(scratch + round_up(2 * n * static_cast<int64_t>(sizeof(C))));
+  // Where a group's scratch keeps the finished sums: of dweight (which = 0) or dbias (which = 1).
+  static inline const double* total(const char* scratch, int64_t n, int which) {
+    return reinterpret_cast<const double*>(scratch + line(n) * static_cast<int64_t>(sizeof(C))) +
+           which * (line(n) / 2);
   }
 
   inline PanelSums(char* scratch, int64_t n)
-      : n_(n),
+      : line_(line(n)),
         chain_(reinterpret_cast<C*>(scratch)),
-        level_(const_cast<double*>(total(scratch, n))),
-        stride_(round_up(16 * n) / static_cast<int64_t>(sizeof(double))) {}
+        tree_(reinterpret_cast<double*>(scratch + line_ * static_cast<int64_t>(sizeof(C))), line_) {}
 
-  inline void begin_panel() { memset(chain_, 0, static_cast<size_t>(2 * n_) * sizeof(C)); }
+  inline void begin_panel() { memset(chain_, 0, static_cast<size_t>(line_) * sizeof(C)); }
   inline C* dweight() { return chain_; }
-  inline C* dbias() { return chain_ + n_; }
-
-  inline void end_panel() {
-    int rank = 0;
-    for (; (filled_ >> rank) & 1u; ++rank) {}
-    // Merge the full ranks below into the new panel, lowest first, then leave it at the first empty one.
-    double* to = level_ + rank * stride_;
-    for (int64_t i = 0; i < 2 * n_; ++i) {
-      double sum = static_cast<double>(chain_[i]);
-      for (int k = 0; k < rank; ++k) sum = level_[k * stride_ + i] + sum;
-      to[i] = sum;
-    }
-    filled_ = ((filled_ >> rank) | 1u) << rank;
-  }
-
-  // Folds what is left, small into large, into total().
-  inline void finish() {
-    for (int64_t i = 0; i < 2 * n_; ++i) {
-      double sum = 0.0;
-      bool any = false;
-      for (int rank = 0; filled_ >> rank; ++rank) {
-        if (!((filled_ >> rank) & 1u)) continue;
-        const double value = level_[rank * stride_ + i];
-        sum = any ? value + sum : value;
-        any = true;
-      }
-      level_[i] = sum;
-    }
-  }
+  inline C* dbias() { return chain_ + line_ / 2; }
+  inline void end_panel() { tree_.push(chain_); }
+  inline void finish() { tree_.finish(); }
 
  private:
-  static inline int64_t round_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-  static inline int64_t levels(int64_t group_panels) {
-    int64_t count = 1;
-    while ((int64_t(1) << (count - 1)) < group_panels) ++count;
-    return count;
-  }
+  static inline int64_t line(int64_t n) { return (n + kVecLanes - 1) / kVecLanes * kVecLanes * 2; }
 
-  int64_t n_;
+  int64_t line_;
   C* chain_;
-  double* level_;
-  int64_t stride_;
-  uint64_t filled_ = 0;
+  LineTree tree_;
 };
 
 // A strided tile is gathered in strips this wide for its column sums.
@@ -243,7 +212,7 @@ void backward_groups_phase(const void* state, int64_t begin, int64_t end) {
 }
 
 // Phase 2: one task adds the groups of kColumnTask columns and writes the parameter gradients.
-constexpr int kColumnTask = 256;
+constexpr int kColumnTask = 64;
 
 inline void write_gradient(const Operand& operand, int64_t column, double value, bool accumulate) {
   const int64_t at = operand.inner.offset(column);
@@ -260,18 +229,18 @@ inline void write_gradient(const Operand& operand, int64_t column, double value,
 
 template <typename C>
 NORMKIT_NOINLINE void add_groups(const RowsBackward& p, int64_t begin, int64_t end) {
+  alignas(64) double levels[kMaxRanks * kColumnTask];
   const Operand* outputs[] = {&p.dweight, &p.dbias};
-  for (int64_t column = begin * kColumnTask; column < end * kColumnTask && column < p.n; ++column) {
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t first = task * kColumnTask;
+    const int64_t left = p.n - first, count = left < kColumnTask ? left : kColumnTask;
     for (int which = 0; which < 2; ++which) {
       if (!*outputs[which]) continue;
-      double value = 0.0;
-      if (p.groups > 0) {
-        MergeTree<Sums> groups;
-        for (int64_t g = 0; g < p.groups; ++g)
-          groups.push({PanelSums<C>::total(p.scratch + g * p.group_bytes, p.n)[which * p.n + column], 0.0});
-        value = groups.finish().first;
-      }
-      write_gradient(*outputs[which], column, value, p.accumulate);
+      LineTree tree(levels, (count + kVecLanes - 1) / kVecLanes * kVecLanes);
+      for (int64_t g = 0; g < p.groups; ++g)
+        tree.push(PanelSums<C>::total(p.scratch + g * p.group_bytes, p.n, which) + first);
+      tree.finish();
+      for (int64_t i = 0; i < count; ++i) write_gradient(*outputs[which], first + i, levels[i], p.accumulate);
     }
   }
 }

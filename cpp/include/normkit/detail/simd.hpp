@@ -38,9 +38,8 @@ struct Vec16 {
   static NORMKIT_INLINE Vec16 splat(T value) {
     Vec16 r;
 #if NORMKIT_VECTOR_BYTES > 0
-    // value - Part{} would turn -0 into +0; a broadcast keeps every bit.
-    Part all;
-    NORMKIT_UNROLL for (int i = 0; i < PartOf<T>::kLanes; ++i) all[i] = value;
+    // The scalar is broadcast; v - 0 is v for every v, -0 included, and compiles to nothing.
+    const Part all = value - Part{};
     NORMKIT_UNROLL for (int p = 0; p < kParts; ++p) r.part[p] = all;
 #else
     NORMKIT_UNROLL for (int p = 0; p < kParts; ++p) r.part[p] = value;
