@@ -128,6 +128,7 @@ class Operation:
     make_case: Callable  # (sets, n) -> Case
     centred: bool
     torch_name: str
+    layouts: dict  # name -> another (sets, n) -> Case
     weight_offset: bool = False
     epsilon: Callable = lambda dtype: 1e-5  # the default eps for an element type
 
@@ -170,13 +171,57 @@ def over_last_axis(sets, n):
     return Case(shape=(sets, n), arguments=((n,),), axes=(1,), parameter_axes=(1,))
 
 
-LAYER_NORM = Operation("layer_norm", ("mean", "rstd"), over_last_axis, centred=True, torch_name="layer_norm")
+def over_last_two_axes(sets, n):
+    """n as rows of 3 where that divides it."""
+    columns = 3 if n % 3 == 0 else 1
+    inner = (n // columns, columns)
+    return Case(shape=(sets, *inner), arguments=(inner,), axes=(1, 2), parameter_axes=(1, 2))
+
+
+def over_channels(sets, n):
+    """NCHW, normalized over C; `sets` is N H W."""
+    height, width = (2, sets // 4) if sets % 4 == 0 else (1, sets)
+    batch = sets // (height * width)
+    return Case(
+        shape=(batch, n, height, width),
+        arguments=((n,),),
+        axes=(1,),
+        parameter_axes=(1,),
+        options={"axis": 1},
+        set_order=(0, 2, 3, 1),
+    )
+
+
+def over_outer_axes(sets, n):
+    """Axes 0 and 2 together, axis 1 enumerates the sets."""
+    columns = 5 if n % 5 == 0 else 1
+    return Case(
+        shape=(n // columns, sets, columns),
+        arguments=((n // columns, columns),),
+        axes=(0, 2),
+        parameter_axes=(0, 2),
+        options={"axis": (0, -1)},
+        set_order=(1, 0, 2),
+    )
+
+
+ROW_LAYOUTS = {"last two": over_last_two_axes, "channels": over_channels, "outer": over_outer_axes}
+
+LAYER_NORM = Operation(
+    "layer_norm",
+    ("mean", "rstd"),
+    over_last_axis,
+    centred=True,
+    torch_name="layer_norm",
+    layouts=ROW_LAYOUTS,
+)
 RMS_NORM = Operation(
     "rms_norm",
     ("rstd",),
     over_last_axis,
     centred=False,
     torch_name="rms_norm",
+    layouts=ROW_LAYOUTS,
     weight_offset=True,
     epsilon=lambda dtype: 2.0**-52 if dtype == "float64" else 2.0**-23,
 )

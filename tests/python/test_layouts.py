@@ -1,0 +1,197 @@
+"""Strides and axes: any layout of the same values gives the bits of the contiguous one."""
+
+import itertools
+
+import checks
+import numpy as np
+import pytest
+from reference.families import make, parameters
+from reference.operations import OPERATIONS
+from reference.recipe import values
+from reference.wide import DTYPES
+
+pytestmark = pytest.mark.compares
+every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+EPS = 1e-5
+
+
+def strided(array, how):
+    """A view with `array`'s values in another arrangement of memory; what lies between holds NaN."""
+    nan = np.float32("nan").astype(array.dtype)
+    if how == "contiguous":
+        return array.copy()
+    if how == "every second":
+        memory = np.full((*array.shape[:-1], 2 * array.shape[-1]), nan)
+        view = memory[..., ::2]
+    elif how == "padded rows":
+        memory = np.full((*array.shape[:-1], array.shape[-1] + 5), nan)
+        view = memory[..., 2 : 2 + array.shape[-1]]
+    elif how == "reversed":
+        view = np.empty_like(array)[tuple(slice(None, None, -1) for _ in array.shape)]
+    elif how == "transposed":
+        view = np.empty(array.shape[::-1], array.dtype).T
+    elif how == "every third row":
+        memory = np.full((3 * array.shape[0], *array.shape[1:]), nan)
+        view = memory[1::3]
+    else:
+        raise ValueError(how)
+    view[...] = array
+    return view
+
+
+HOW = ("contiguous", "every second", "padded rows", "reversed", "transposed", "every third row")
+
+
+def results(op, case, x, dy, weight, bias, out=None, dx_out=None):
+    forward = op.forward(x, case, weight=weight, bias=bias, eps=EPS, return_stats=True, out=out)
+    return (*forward, *op.backward(dy, x, case, weight=weight, bias=bias, eps=EPS, dx_out=dx_out))
+
+
+def problem(case, rows, n, dtype):
+    x, dy = (case.from_sets(values((rows, n), dtype, kind, s)) for kind, s in (("spread", 1), ("plain", 2)))
+    weight, bias = (values(case.parameter_shape, dtype, "plain", seed) for seed in (3, 4))
+    return x, dy, weight, bias
+
+
+@every_dtype
+@every_operation
+@pytest.mark.parametrize("how", HOW)
+def test_strided_equals_contiguous(op, dtype, how):
+    for rows, n in ((1, 1), (3, 5), (4, 70), (70, 33), (2, 1030)):
+        case = op.make_case(rows, n)
+        x, dy, weight, bias = problem(case, rows, n, dtype)
+        expected = results(op, case, x, dy, weight, bias)
+        views = [strided(array, how) for array in (x, dy)]
+        for arguments in ((*views, weight, bias), (views[0], dy, weight, bias), (x, views[1], weight, bias)):
+            for k, result in enumerate(results(op, case, *arguments)):
+                checks.assert_same_bits(result, expected[k], f"{how}, result {k}, {rows}x{n}")
+
+
+@every_dtype
+@every_operation
+@pytest.mark.parametrize("how", HOW)
+def test_strided_outputs(op, dtype, how):
+    for rows, n in ((3, 5), (9, 70), (2, 1030)):
+        case = op.make_case(rows, n)
+        x, dy, weight, bias = problem(case, rows, n, dtype)
+        expected = results(op, case, x, dy, weight, bias)
+        out, dx_out = strided(np.zeros_like(x), how), strided(np.zeros_like(x), how)
+        returned = results(op, case, x, dy, weight, bias, out=out, dx_out=dx_out)
+        assert returned[0] is out
+        checks.assert_same_bits(out, expected[0], f"out {how}")
+        checks.assert_same_bits(dx_out, expected[len(op.statistics) + 1], f"dx_out {how}")
+
+
+@every_dtype
+@every_operation
+def test_strided_parameters(op, dtype):
+    rows, n = 5, 70
+    case = op.make_case(rows, n)
+    x, dy, weight, bias = problem(case, rows, n, dtype)
+    expected = results(op, case, x, dy, weight, bias)
+    for how in ("every second", "reversed"):
+        for k, result in enumerate(results(op, case, x, dy, strided(weight, how), strided(bias, how))):
+            checks.assert_same_bits(result, expected[k], f"parameters {how}, result {k}")
+    outs = [strided(np.zeros_like(weight), "every second"), strided(np.zeros_like(bias), "reversed")]
+    op.backward(dy, x, case, weight=weight, bias=bias, eps=EPS, grads_out=tuple(outs))
+    checks.assert_same_bits(outs[0], expected[-2], "strided dweight")
+    checks.assert_same_bits(outs[1], expected[-1], "strided dbias")
+
+
+@every_dtype
+@every_operation
+def test_zero_strides(op, dtype):
+    """Broadcast inputs: one row for all, one column for all, one number for a parameter."""
+    rows, n = 6, 35
+    case = op.make_case(rows, n)
+    x, dy, weight, bias = problem(case, rows, n, dtype)
+    for source in (x[:1], x[:, :1]):
+        view = np.broadcast_to(source, x.shape)
+        assert 0 in view.strides
+        expected = results(op, case, view.copy(), dy, weight, bias)
+        for k, result in enumerate(results(op, case, view, dy, weight, bias)):
+            checks.assert_same_bits(result, expected[k], f"broadcast x, result {k}")
+    number = np.broadcast_to(weight[:1], weight.shape)
+    expected = results(op, case, x, np.broadcast_to(dy[:1], dy.shape).copy(), number.copy(), number.copy())
+    for k, result in enumerate(results(op, case, x, np.broadcast_to(dy[:1], dy.shape), number, number)):
+        checks.assert_same_bits(result, expected[k], f"broadcast dy and parameters, result {k}")
+
+
+@every_dtype
+@every_operation
+def test_axes(op, dtype):
+    """axis=...: right, and the same bits as with the normalized axes moved last."""
+    for name, (rows, n) in itertools.product(
+        op.layouts, ((1, 1), (4, 15), (8, 70), (6, 300), (40, 65), (2, 1030))
+    ):
+        case, plain = op.layouts[name](rows, n), op.make_case(rows, n)
+        x_sets, dy_sets = make("mean 1e3 std 1", rows, n, dtype), make("normal", rows, n, dtype)
+        weight, bias = parameters((n,), dtype)
+        own = [case.from_sets(a) for a in (x_sets, dy_sets)]
+        own += [p.reshape(case.parameter_shape) for p in (weight, bias)]
+        result = results(op, case, *own)
+        expected = results(op, plain, x_sets, dy_sets, weight, bias)
+        statistics = len(op.statistics)
+        for k, (actual, wanted) in enumerate(zip(result, expected, strict=True)):
+            if 1 <= k <= statistics:
+                order = [i for i in case.set_order or range(len(case.shape)) if i not in case.axes]
+                shape = tuple(case.shape[i] for i in order)
+                assert actual.shape == case.statistics_shape
+                wanted = wanted.reshape(shape)
+                actual = np.transpose(actual, order + sorted(case.axes)).reshape(shape)
+            elif k in (0, statistics + 1):
+                wanted = case.from_sets(wanted)
+            else:
+                wanted = wanted.reshape(case.parameter_shape)
+            checks.assert_same_bits(actual, wanted, f"{name} {rows}x{n}, result {k}")
+        standard = op.reference(own[0], case, EPS)
+        checks.assert_affine(op, result[0], standard, case, own[2], own[3], f"{name} {rows}x{n}")
+        exact = op.reference_backward(own[1], own[0], case, EPS, own[2])
+        for k, what in enumerate(("dx", "dweight", "dbias")):
+            terms = getattr(exact, what + "_terms")
+            checks.assert_gradient(
+                op, what, result[statistics + 1 + k], getattr(exact, what), terms, f"{name} {rows}x{n}", dtype
+            )
+
+
+@every_dtype
+@every_operation
+def test_results_keep_the_order_of_the_axes(op, dtype):
+    """NHWC memory seen as NCHW gives a result in NHWC memory (NumPy's order "K"), with NCHW's bits."""
+    n = 6
+    memory = values((2, 3, 4, n), dtype, "spread", 1)
+    x = memory.transpose(0, 3, 1, 2)
+    case = op.layouts["channels"](2 * 3 * 4, n)
+    case = type(case)(**{**vars(case), "shape": x.shape})
+    weight, bias = (values((n,), dtype, "plain", seed) for seed in (3, 4))
+    y = op.forward(x, case, weight=weight, bias=bias, eps=EPS)
+    assert y.strides == np.empty_like(x).strides
+    checks.assert_same_bits(y, op.forward(x.copy("C"), case, weight=weight, bias=bias, eps=EPS), "layout")
+    dx = op.backward(x, x, case, weight=weight, bias=bias, eps=EPS)[0]
+    assert dx.strides == np.empty_like(x).strides
+
+
+@every_operation
+def test_many_axes(op):
+    """Rank does not matter while neighbouring axes merge; five are left at most."""
+    flat = values((24, 36), "float32", "spread", 1)
+    case = op.make_case(24, 36)
+    y = op.forward(flat, case, eps=EPS)
+    deep = flat.reshape(2, 1, 3, 2, 1, 2, 6, 1, 6)
+    shaped = type(case)(shape=deep.shape, arguments=((6, 1, 6),), axes=(6, 7, 8), parameter_axes=(6, 7, 8))
+    checks.assert_same_bits(op.forward(deep, shaped, eps=EPS).reshape(flat.shape), y, "nine axes")
+    with pytest.raises(ValueError, match="more than 5"):
+        op.forward(
+            np.ones((2, 4, 4, 4, 4, 4, 4), np.float32)[:, ::2, ::2, ::2, ::2, ::2, ::2], op.make_case(1, 2)
+        )
+
+
+@every_operation
+def test_integer_and_list_as_normalized_shape(op):
+    x = values((4, 6), "float32", "plain", 1)
+    case = op.make_case(4, 6)
+    y = op.forward(x, case, eps=EPS)
+    for arguments in ((6,), ([6],), ((np.int64(6),),), (np.int32(6),)):
+        same = type(case)(**{**vars(case), "arguments": arguments})
+        checks.assert_same_bits(op.forward(x, same, eps=EPS), y, str(arguments))
