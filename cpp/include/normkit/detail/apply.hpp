@@ -32,11 +32,11 @@ NORMKIT_INLINE Vec16<C> normalized(Vec16<C> x, const Vec16<C>& hi, const Vec16<C
   return ((x - hi) - lo) * rstd;
 }
 
-// y = ((x - hi) - lo) rstd weight + bias for one block; y may be x. kStream writes past the cache; y + i is then
-// 64-byte aligned for i a multiple of 64 / sizeof(T).
+// y = ((x - hi) - lo) rstd weight + bias for one block; y may be x. kStream, for arrays beyond the cache, writes past
+// it and fetches what lies `ahead` bytes behind x; y + i is then 64-byte aligned for i a multiple of 64 / sizeof(T).
 template <bool kStream, typename T>
 NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Compute<T>>& row,
-                                Parameter<Compute<T>> weight, Parameter<Compute<T>> bias) {
+                                  Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead = 0) {
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   int i = 0;
@@ -45,6 +45,8 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
     const Vec b = normalized(load16(x + i + kVecLanes), hi, lo, rstd) * weight.at(i + kVecLanes) +
                   bias.at(i + kVecLanes);
     if constexpr (kStream) {
+      for (int j = 0; j < kLanes; j += 64 / static_cast<int>(sizeof(T)))
+        prefetch(reinterpret_cast<uintptr_t>(x + i + j) + static_cast<uintptr_t>(ahead));
       alignas(64) T finished[kLanes];
       store16(finished, canonical(a));
       store16(finished + kVecLanes, canonical(b));

@@ -80,6 +80,15 @@ NORMKIT_INLINE void stream_64_bytes(void* to, const void* from) {
 #endif
 }
 
+// Asks for a line; any address is allowed.
+NORMKIT_INLINE void prefetch(uintptr_t address) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(reinterpret_cast<const void*>(address));
+#else
+  (void)address;
+#endif
+}
+
 // Orders streamed stores before what the thread does next.
 NORMKIT_INLINE void finish_streaming() {
 #if defined(NORMKIT_X86)

@@ -19,7 +19,7 @@ struct Pair {
 };
 
 template <typename T>
-NORMKIT_INLINE Compute<T> block_sum(const T* NORMKIT_RESTRICT x, int n) {
+NORMKIT_NOINLINE Compute<T> block_sum(const T* NORMKIT_RESTRICT x, int n) {
   using Vec = Vec16<Compute<T>>;
   Vec low = Vec::zero(), high = Vec::zero();
   int i = 0;
@@ -120,10 +120,11 @@ NORMKIT_NOINLINE Moments<Compute<T>> wide_block_moments(const T* x, int n, doubl
   return moments_about<Compute<T>>(n, k, s1, s2);
 }
 
+// `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of this division.
 template <typename T>
-NORMKIT_NOINLINE Moments<Compute<T>> block_moments(const T* x, int n) {
+NORMKIT_NOINLINE Moments<Compute<T>> block_moments(const T* x, int n, Compute<T> sum) {
   using C = Compute<T>;
-  const C k = block_sum(x, n) / static_cast<C>(n);
+  const C k = sum / static_cast<C>(n);
   const Pair<C> s = block_centred_sums(x, n, k);
   if constexpr (sizeof(C) == sizeof(float)) {
     if (!NORMKIT_LIKELY(is_finite(s.first) && squares_in_range(s.second))) return wide_block_moments(x, n, 1.0);

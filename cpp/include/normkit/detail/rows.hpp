@@ -58,36 +58,48 @@ NORMKIT_INLINE double reciprocal_deviation(double sum_of_squares, double n, doub
   return 1.0 / square_root((var < 0.0 ? 0.0 : var) + eps);
 }
 
-template <bool kCentred, typename T>
-NORMKIT_NOINLINE RowStatistics plain_statistics(const RowsProblem& p, const T* row, T* buffer) {
-  const double n = static_cast<double>(p.n);
-  if constexpr (kCentred) {
-    Moments<Compute<T>> m;
-    if (p.n <= kBlock) {
-      m = block_moments(block_of(p.x, row, 0, p.n, buffer), static_cast<int>(p.n));
-    } else {
-      MergeTree<Moments<Compute<T>>> tree;
-      for (int64_t i = 0; i < p.n; i += kBlock) {
-        const int length = block_length(p.n, i);
-        tree.push(block_moments(block_of(p.x, row, i, length, buffer), length));
-      }
-      m = tree.finish();
+constexpr int kMaxTileRows = 8;
+
+// Block by block over the rows of a tile, so that one row's folds and divisions wait behind another's sweeps.
+template <typename T>
+NORMKIT_NOINLINE void centred_statistics(const RowsProblem& p, const T* const* row, int count, T* buffer,
+                                         RowStatistics* statistics) {
+  using C = Compute<T>;
+  Moments<C> moments[kMaxTileRows];
+  MergeTree<Moments<C>> tree[kMaxTileRows];
+  for (int64_t i = 0; i < p.n; i += kBlock) {
+    const int length = block_length(p.n, i);
+    const T* x[kMaxTileRows];
+    C sum[kMaxTileRows];
+    for (int r = 0; r < count; ++r) {
+      x[r] = block_of(p.x, row[r], i, length, buffer);
+      sum[r] = block_sum(x[r], length);
     }
-    return {m.mean, m.mean_low, reciprocal_deviation(m.m2, n, p.eps), 1.0};
-  } else {
-    double squares;
-    if (p.n <= kBlock) {
-      squares = block_squares(block_of(p.x, row, 0, p.n, buffer), static_cast<int>(p.n));
-    } else {
-      MergeTree<Sums> tree;
-      for (int64_t i = 0; i < p.n; i += kBlock) {
-        const int length = block_length(p.n, i);
-        tree.push({block_squares(block_of(p.x, row, i, length, buffer), length), 0.0});
-      }
-      squares = tree.finish().first;
+    for (int r = 0; r < count; ++r) {
+      moments[r] = block_moments(x[r], length, sum[r]);
+      if (p.n > kBlock) tree[r].push(moments[r]);
     }
-    return {0.0, 0.0, reciprocal_deviation(squares, n, p.eps), 1.0};
   }
+  for (int r = 0; r < count; ++r) {
+    const Moments<C> m = p.n > kBlock ? tree[r].finish() : moments[r];
+    statistics[r] = {m.mean, m.mean_low, reciprocal_deviation(m.m2, static_cast<double>(p.n), p.eps), 1.0};
+  }
+}
+
+template <typename T>
+NORMKIT_NOINLINE void square_statistics(const RowsProblem& p, const T* const* row, int count, T* buffer,
+                                        RowStatistics* statistics) {
+  double squares[kMaxTileRows];
+  for (int r = 0; r < count; ++r) {
+    MergeTree<Sums> tree;
+    for (int64_t i = 0; i < p.n; i += kBlock) {
+      const int length = block_length(p.n, i);
+      tree.push({block_squares(block_of(p.x, row[r], i, length, buffer), length), 0.0});
+    }
+    squares[r] = tree.finish().first;
+  }
+  for (int r = 0; r < count; ++r)
+    statistics[r] = {0.0, 0.0, reciprocal_deviation(squares[r], static_cast<double>(p.n), p.eps), 1.0};
 }
 
 // Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by a power
@@ -141,15 +153,23 @@ NORMKIT_INLINE Row<double> row_from(const RowStatistics& s, double) {
   return {{s.mean, s.mean_low, s.rstd}, {s.mean, s.mean_low, s.rstd, s.scale}, s.scale != 1.0};
 }
 
+// Statistics of up to kMaxTileRows rows. A gathered row has the buffer to itself, so those go one by one.
 template <typename T>
-NORMKIT_INLINE RowStatistics row_statistics(const RowsProblem& p, const T* row, T* buffer) {
-  RowStatistics s = p.centred ? plain_statistics<true>(p, row, buffer) : plain_statistics<false>(p, row, buffer);
+NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, int count, T* buffer,
+                                   RowStatistics* statistics) {
+  const int step = p.x.inner.contiguous() ? count : 1;
+  for (int r = 0; r < count; r += step) {
+    if (p.centred)
+      centred_statistics(p, row + r, step, buffer, statistics + r);
+    else
+      square_statistics(p, row + r, step, buffer, statistics + r);
+  }
   if constexpr (sizeof(T) == sizeof(double)) {
     // rstd^-2 is the variance plus eps: in this range no square overflowed, and one that vanished does not count.
-    if (!(s.rstd >= 0x1p-400 && s.rstd <= 0x1p400))
-      s = rescaled_statistics(p, row, buffer, s);
+    for (int r = 0; r < count; ++r)
+      if (!(statistics[r].rstd >= 0x1p-400 && statistics[r].rstd <= 0x1p400))
+        statistics[r] = rescaled_statistics(p, row[r], buffer, statistics[r]);
   }
-  return s;
 }
 
 // ---- parameters ----
@@ -224,19 +244,17 @@ NORMKIT_INLINE void write_statistic(const Operand& operand, int64_t row, double 
 
 // ---- forward ----
 
-constexpr int kMaxTileRows = 8;
-
 // One block of one row; y is contiguous there. Streaming needs 64-byte lines: elements before the first whole one are
 // stored plainly.
 template <typename T>
 NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, int n, bool stream,
-                                  Parameter<Compute<T>> weight, Parameter<Compute<T>> bias) {
+                                  Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead) {
   if (!NORMKIT_LIKELY(!row.is_wide)) return wide_apply_block(x, y, n, row.wide, weight, bias);
   if (!stream) return apply_block<false>(x, y, n, row.scale, weight, bias);
   const int skip = static_cast<int>((64 - reinterpret_cast<uintptr_t>(y) % 64) % 64 / sizeof(T));
   const int head = skip < n ? skip : n;
   if (head > 0) apply_block<false>(x, y, head, row.scale, weight, bias);
-  apply_block<true>(x + head, y + head, n - head, row.scale, weight.from(head), bias.from(head));
+  apply_block<true>(x + head, y + head, n - head, row.scale, weight.from(head), bias.from(head), ahead);
 }
 
 template <typename T>
@@ -247,16 +265,21 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   ParameterReader<C> weight(p.weight, p.weight_offset, C(1));
   ParameterReader<C> bias(p.bias, 0.0f, C(-0.0));
   const bool y_contiguous = p.y.inner.contiguous();
+  const int64_t ahead = p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
     const int count = static_cast<int>(p.rows - first < p.tile_rows ? p.rows - first : p.tile_rows);
     const T* x_row[kMaxTileRows];
     T* y_row[kMaxTileRows];
     Row<C> row[kMaxTileRows];
+    RowStatistics statistics[kMaxTileRows];
     for (int r = 0; r < count; ++r) {
       x_row[r] = p.x.template row<const T>(first + r);
       y_row[r] = p.y.template row<T>(first + r);
-      const RowStatistics s = row_statistics(p, x_row[r], x_buffer);
+    }
+    row_statistics(p, x_row, count, x_buffer, statistics);
+    for (int r = 0; r < count; ++r) {
+      const RowStatistics& s = statistics[r];
       row[r] = row_from(s, C());
       if (p.mean) write_statistic(p.mean, first + r, s.mean / s.scale);
       if (p.rstd) write_statistic(p.rstd, first + r, s.rstd * s.scale);
@@ -268,7 +291,7 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
       for (int r = 0; r < count; ++r) {
         const T* x = block_of(p.x, x_row[r], i, length, x_buffer);
         T* y = y_contiguous ? y_row[r] + i : y_buffer;
-        forward_block(row[r], x, y, length, p.stream, w, b);
+        forward_block(row[r], x, y, length, p.stream, w, b, ahead);
         if (!y_contiguous) scatter(y_buffer, p.y.inner, i, length, y_row[r]);
       }
     }

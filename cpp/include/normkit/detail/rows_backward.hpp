@@ -6,29 +6,35 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// Statistics for backward: the saved ones, or the forward's again, as they would have been saved. Double elements need
-// the digits of the mean that one double cannot hold; they are found again from x, so that saved and recomputed
-// statistics give the same bits.
+// The rows of a tile as backward applies them: from the saved statistics, or from the forward's computed again, as they
+// would have been saved. Double elements need the digits of the mean that one double cannot hold; they are found again
+// from x, so that saved and recomputed statistics give the same bits.
 template <typename T>
-NORMKIT_NOINLINE Row<Compute<T>> backward_row(const RowsBackward& p, int64_t r, const T* row, T* buffer) {
-  RowStatistics s{0.0, 0.0, 0.0, 1.0};
-  if (p.rstd) {
-    if (p.centred) s.mean = read_statistic(p.mean, r);
-    s.rstd = read_statistic(p.rstd, r);
-  } else {
-    s = row_statistics(p, row, buffer);
-    s = {s.mean / s.scale, 0.0, s.rstd * s.scale, 1.0};
-  }
-  if constexpr (sizeof(T) == sizeof(double)) {
-    if (!p.centred) return row_from(s, Compute<T>());
-    MergeTree<Sums> tree;
-    for (int64_t i = 0; i < p.n; i += kBlock) {
-      const int length = block_length(p.n, i);
-      tree.push({block_centred_sums(block_of(p.x, row, i, length, buffer), length, s.mean).first, 0.0});
+NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count, T* buffer,
+                                    Row<Compute<T>>* row) {
+  RowStatistics statistics[kTileRows];
+  if (!p.rstd) row_statistics(p, x_row, count, buffer, statistics);
+  for (int r = 0; r < count; ++r) {
+    RowStatistics s{0.0, 0.0, 0.0, 1.0};
+    if (p.rstd) {
+      if (p.centred) s.mean = read_statistic(p.mean, first + r);
+      s.rstd = read_statistic(p.rstd, first + r);
+    } else {
+      s.mean = statistics[r].mean / statistics[r].scale;
+      s.rstd = statistics[r].rstd * statistics[r].scale;
     }
-    s.mean_low = tree.finish().first / static_cast<double>(p.n);
+    if constexpr (sizeof(T) == sizeof(double)) {
+      if (p.centred) {
+        MergeTree<Sums> tree;
+        for (int64_t i = 0; i < p.n; i += kBlock) {
+          const int length = block_length(p.n, i);
+          tree.push({block_centred_sums(block_of(p.x, x_row[r], i, length, buffer), length, s.mean).first, 0.0});
+        }
+        s.mean_low = tree.finish().first / static_cast<double>(p.n);
+      }
+    }
+    row[r] = row_from(s, Compute<T>());
   }
-  return row_from(s, Compute<T>());
 }
 
 // dx of a row needs these two means besides its statistics.
@@ -156,7 +162,9 @@ NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int co
   for (int r = 0; r < count; ++r) {
     tile.x[r] = p.x.template row<const T>(first + r);
     tile.dy[r] = p.dy.template row<const T>(first + r);
-    row[r] = backward_row(p, first + r, tile.x[r], buffers.x);
+  }
+  backward_rows(p, first, tile.x, count, buffers.x, row);
+  for (int r = 0; r < count; ++r) {
     tile.scale[r] = row[r].scale;
     tile.wide[r] = row[r].wide;
     tile.is_wide[r] = row[r].is_wide;

@@ -10,8 +10,8 @@ NORMKIT_BEGIN_NAMESPACE
 // An output of at least this many bytes is written past the cache: it will not be read again before it is evicted.
 constexpr int64_t kStreamBytes = int64_t(16) << 20;
 
-// Rows of a tile share each load of weight and bias; a tile stays in the first-level cache where rows are short.
-constexpr int64_t kTileBytes = 24 * 1024;
+// Rows of a tile share each load of weight and bias; a tile stays in the second-level cache.
+constexpr int64_t kTileBytes = 64 * 1024;
 
 // Scratch for parameter gradients beyond 1/64 of dy and x.
 constexpr int64_t kScratchBytes = int64_t(4) << 20;
