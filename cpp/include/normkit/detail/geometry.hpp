@@ -68,7 +68,7 @@ inline int64_t checked_product(const int64_t* size, int count) {
     if (size[a] < 0) return -1;
     if (size[a] == 0) {
       empty = true;
-    } else if (__builtin_mul_overflow(bound, size[a], &bound) || bound > (INT64_MAX >> 4)) {
+    } else if (__builtin_mul_overflow(bound, size[a], &bound) || bound > (int64_t(1) << 47)) {
       return -1;
     }
   }

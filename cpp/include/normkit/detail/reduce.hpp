@@ -86,18 +86,27 @@ NORMKIT_INLINE bool is_finite(double v) { return v - v == 0.0; }
 // Whether a float sum of squares kept its digits: no overflow, no underflow that counts.
 NORMKIT_INLINE bool squares_in_range(float s2) { return s2 >= 0x1p-90f && s2 <= 0x1p120f; }
 
-// The lanes in double, one element at a time: for the rare block whose float sums left their range, and for double
-// blocks whose values are scaled by a power of two. The tree is the fast path's.
+// The lanes in double: for the block whose float sums left their range (a row of zeros is one), and for double blocks
+// whose values are scaled by a power of two. Sum of (x scale - k)^kPower.
 template <int kPower, typename T>
 NORMKIT_NOINLINE double wide_block_sum(const T* x, int n, double scale, double k) {
-  double lane[kLanes] = {};
-  for (int i = 0; i < n; ++i) {
-    const double v = read<double>(x + i) * scale - k;
-    lane[i % kLanes] += kPower == 2 ? v * v : v;
+  using Vec = Vec16<double>;
+  const Vec by = Vec::splat(scale), shift = Vec::splat(k);
+  Vec low = Vec::zero(), high = low;
+  for (int i = 0; i < n; i += kLanes) {
+    Vec a, b;
+    if (i + kLanes <= n) {
+      a = widen16(x + i) * by - shift;
+      b = widen16(x + i + kVecLanes) * by - shift;
+    } else {
+      const Tail<T> tail(x + i, n - i);
+      a = keep_below(widen(tail.low) * by - shift, 0, n - i);
+      b = keep_below(widen(tail.high) * by - shift, kVecLanes, n - i);
+    }
+    low = low + (kPower == 2 ? a * a : a);
+    high = high + (kPower == 2 ? b * b : b);
   }
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int j = 0; j < half; ++j) lane[j] += lane[j + half];
-  return lane[0];
+  return fold(low, high);
 }
 
 template <typename C>

@@ -22,7 +22,7 @@ NORMKIT_BEGIN_NAMESPACE
 struct RowsProblem {
   int64_t rows = 0, n = 0;
   double eps = 0.0;
-  float weight_offset = 0.0f;
+  double weight_offset = 0.0;
   bool centred = true;  // LayerNorm; false: RMSNorm
   Operand x, weight, mean, rstd;
 };
@@ -178,11 +178,11 @@ NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, in
 template <typename C>
 struct ParameterReader {
   const Operand& operand;
-  float offset;
+  double offset;
   int64_t widened = -1;  // the block that the buffer holds
   alignas(64) C buffer[kBlock];
 
-  NORMKIT_INLINE ParameterReader(const Operand& operand_, float offset_, C missing)
+  NORMKIT_INLINE ParameterReader(const Operand& operand_, double offset_, C missing)
       : operand(operand_), offset(offset_) {
     if (!operand)
       for (int i = 0; i < kVecLanes; ++i) buffer[i] = missing;
@@ -190,7 +190,7 @@ struct ParameterReader {
 
   NORMKIT_INLINE Parameter<C> block(int64_t begin, int count) {
     if (!operand) return {buffer, 0};
-    if (operand.dtype == DTypeOf<C>::value && operand.inner.contiguous() && offset == 0.0f)
+    if (operand.dtype == DTypeOf<C>::value && operand.inner.contiguous() && offset == 0.0)
       return {reinterpret_cast<const C*>(operand.data) + begin, 1};
     if (begin != widened) widen(begin, count);
     widened = begin;
@@ -212,12 +212,16 @@ struct ParameterReader {
     const W* from = reinterpret_cast<const W*>(operand.data);
     C* to = buffer;
     const C plus = static_cast<C>(offset);
-    const bool shifted = offset != 0.0f;
+    const bool shifted = offset != 0.0;
     if constexpr (sizeof(C) == sizeof(float) && sizeof(W) <= sizeof(float)) {
-      if (operand.inner.contiguous() && !shifted) {
+      if (operand.inner.contiguous()) {
+        const Vec16<C> plus16 = Vec16<C>::splat(plus);
         int i = 0;
-        for (; i + kVecLanes <= count; i += kVecLanes) load16(from + begin + i).store(to + i);
-        for (; i < count; ++i) to[i] = read<C>(from + begin + i);
+        for (; i + kVecLanes <= count; i += kVecLanes) {
+          const Vec16<C> value = load16(from + begin + i);
+          (shifted ? value + plus16 : value).store(to + i);
+        }
+        for (; i < count; ++i) to[i] = shifted ? read<C>(from + begin + i) + plus : read<C>(from + begin + i);
         return;
       }
     }
@@ -263,7 +267,7 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   alignas(64) T x_buffer[kBlock];
   alignas(64) T y_buffer[kBlock];
   ParameterReader<C> weight(p.weight, p.weight_offset, C(1));
-  ParameterReader<C> bias(p.bias, 0.0f, C(-0.0));
+  ParameterReader<C> bias(p.bias, 0.0, C(-0.0));
   const bool y_contiguous = p.y.inner.contiguous();
   const int64_t ahead = p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
   for (int64_t tile = begin; tile < end; ++tile) {

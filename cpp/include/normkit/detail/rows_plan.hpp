@@ -227,7 +227,7 @@ inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool c
   RowsChecker check(shape, &p);
   p.centred = centred;
   p.eps = args.eps;
-  p.weight_offset = static_cast<float>(weight_offset);
+  p.weight_offset = weight_offset;
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   check.input(args.x, RowsChecker::kElements, true, &p.x);
   check.input(args.weight, RowsChecker::kRow, false, &p.weight);
@@ -252,7 +252,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   RowsChecker check(shape, &p);
   p.centred = centred;
   p.eps = args.eps;
-  p.weight_offset = static_cast<float>(weight_offset);
+  p.weight_offset = weight_offset;
   p.accumulate = args.accumulate;
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr)) check.fail(Status::kMissingStatistics);
