@@ -1,0 +1,230 @@
+"""Takes the measurements: contenders in turn, adaptive inner loops, memcpy before, between and after."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import normkit
+from normkit.bench import cases
+from normkit.bench.cases import Array, Case
+from normkit.bench.peers import PEERS, Peer, Unavailable
+
+SAMPLE_SECONDS = 2e-3
+LATENCY_SHAPE = (1, 768)
+VOID_SHARE = 0.10
+# Processor time of other cores is booked at timer ticks, up to 4 ms apart: look over two of them.
+IDLE_SECONDS = 9e-3
+IDLE_LIMIT_SECONDS = 0.3
+WAKE_SECONDS = 9e-3
+
+# Runs a contender's call so many times.
+Repeat = Callable[[int], None]
+
+
+class Timing(NamedTuple):
+    """Seconds per call: median and quartiles of the samples."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Group(NamedTuple):
+    """All timings of a case by contender, memcpy included; who was wrong; who stayed out, and why."""
+
+    case: Case
+    timings: dict[str, Timing]
+    wrong: dict[str, float]
+    absent: dict[str, str]
+    memcpy_before: float
+    memcpy_after: float
+
+    @property
+    def void(self) -> bool:
+        """Whether memcpy moved so much that the machine was not steady."""
+        fast, slow = sorted((self.memcpy_before, self.memcpy_after))
+        return slow > fast * (1 + VOID_SHARE)
+
+
+class Copy:
+    """np.copyto between two arrays of ``size`` bytes together, each thread its own part, over and over.
+
+    The threads meet once before and once after a sample, not for every copy: an upper line, no thread pool.
+    """
+
+    def __init__(self, size: int, threads: int, memory: str):
+        source = np.ones(max(1, size // 2), np.uint8)
+        self._natural = memory == "natural"
+        target = np.ones_like(source)
+        cuts = [len(source) * index // threads for index in range(threads + 1)]
+        self._parts = [(target[a:b], source[a:b]) for a, b in itertools.pairwise(cuts)]
+        self._meet = threading.Barrier(threads)
+        self._count = 0
+        for part in self._parts[1:]:
+            threading.Thread(target=self._work, args=(part,), daemon=True).start()
+
+    def repeat(self, count: int) -> None:
+        """``count`` copies on all threads."""
+        self._count = count
+        self._meet.wait()
+        self._copy(*self._parts[0])
+        self._meet.wait()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._meet.abort()
+
+    def _work(self, part: tuple[Array, Array]) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            while True:
+                self._meet.wait()
+                self._copy(*part)
+                self._meet.wait()
+
+    def _copy(self, target: Array, source: Array) -> None:
+        if self._natural:
+            for _ in range(self._count):
+                source.copy()
+        else:
+            for _ in range(self._count):
+                np.copyto(target, source)
+
+
+def load_peers(names: list[str]) -> list[Peer]:
+    """normkit first, then the installed ones of the named peers."""
+    loaded: list[Peer] = []
+    for name in ["normkit", *(name for name in names if name != "normkit")]:
+        try:
+            loaded.append(PEERS[name]())
+        except ImportError:
+            print(f"normkit bench: {name} is not installed, left out", file=sys.stderr)
+    return loaded
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep freed memory: contenders that allocate their outputs then find warm pages."""
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+    try:
+        libc = ctypes.CDLL(None)
+        return bool(libc.mallopt(mmap_max, 0)) and bool(libc.mallopt(trim_threshold, 2**31 - 1))
+    except (OSError, AttributeError):
+        return False
+
+
+def measure(case: Case, peers: list[Peer], samples: int) -> Group:
+    """Checks every contender, then times all of them in turn."""
+    arrays = cases.make_arrays(case)
+    exact = cases.expected(case, arrays)
+    calls: dict[str, Callable[[], Any]] = {}
+    wrong: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    for peer in peers:
+        try:
+            call = peer.prepare(case, arrays)
+        except Unavailable as reason:
+            absent[peer.name] = str(reason)
+            continue
+        error = cases.error(peer.results(call()), exact)
+        if error > cases.TOLERANCE[case.dtype]:
+            wrong[peer.name] = error
+        calls[peer.name] = call
+    del exact
+    copy = Copy(case.bytes, case.threads, case.memory)
+    repeats = {name: _repeater(call) for name, call in calls.items()} | {"memcpy": copy.repeat}
+    with normkit.num_threads(case.threads):
+        before = time_in_turn({"memcpy": copy.repeat}, 10, case.threads)["memcpy"].median
+        timings = time_in_turn(repeats, samples, case.threads)
+        after = time_in_turn({"memcpy": copy.repeat}, 10, case.threads)["memcpy"].median
+    copy.close()
+    return Group(case, timings, wrong, absent, before, after)
+
+
+def latencies(peers: list[Peer], samples: int, memory: str) -> dict[str, Timing]:
+    """Seconds of one call on a single row, float32 LayerNorm forward, one thread."""
+    case = Case("layer_norm", "forward", "float32", *LATENCY_SHAPE, 1, memory)
+    arrays = cases.make_arrays(case)
+    repeats: dict[str, Repeat] = {}
+    for peer in peers:
+        with contextlib.suppress(Unavailable):
+            repeats[peer.name] = _repeater(peer.prepare(case, arrays))
+    with normkit.num_threads(1):
+        return time_in_turn(repeats, samples, 1)
+
+
+def time_in_turn(repeats: dict[str, Repeat], samples: int, threads: int) -> dict[str, Timing]:
+    """A B A B ...: one sample of each contender per turn; a sample's loop count is fixed beforehand."""
+    counts: dict[str, int] = {}
+    for name, repeat in repeats.items():
+        _wait_until_idle()
+        _warm_up(repeat, threads)
+        counts[name] = _calibrate(repeat)
+    seconds: dict[str, list[float]] = {name: [] for name in repeats}
+    for _ in range(samples):
+        for name, repeat in repeats.items():
+            if threads > 1:
+                _wait_until_idle()
+            _warm_up(repeat, threads)
+            begin = time.perf_counter()
+            repeat(counts[name])
+            seconds[name].append((time.perf_counter() - begin) / counts[name])
+    return {name: _timing(values) for name, values in seconds.items()}
+
+
+def _wait_until_idle() -> None:
+    """Worker threads of some contenders spin for milliseconds after a call; lets them fall asleep.
+
+    Without it, ONNX Runtime's spinning workers make PyTorch's next call up to 150 times slower.
+    """
+    end = time.perf_counter() + IDLE_LIMIT_SECONDS
+    while time.perf_counter() < end:
+        used = time.process_time()
+        time.sleep(IDLE_SECONDS)
+        if time.process_time() - used < IDLE_SECONDS / 10:
+            return
+
+
+def _warm_up(repeat: Repeat, threads: int) -> None:
+    """Brings the arrays into the cache; wakes the contender's threads and waits until each has its own core.
+
+    Threads woken together may share a core until the scheduler's next tick; a call then takes milliseconds.
+    """
+    end = time.perf_counter() + (WAKE_SECONDS if threads > 1 else 0)
+    repeat(1)
+    while time.perf_counter() < end:
+        repeat(1)
+
+
+def _calibrate(repeat: Repeat) -> int:
+    """How many calls fill a sample; also the warm-up."""
+    count = 1
+    repeat(1)
+    while True:
+        begin = time.perf_counter()
+        repeat(count)
+        elapsed = time.perf_counter() - begin
+        if elapsed >= SAMPLE_SECONDS / 2:
+            return max(1, round(count * SAMPLE_SECONDS / elapsed))
+        count *= 2
+
+
+def _repeater(call: Callable[[], object]) -> Repeat:
+    def repeat(count: int) -> None:
+        for _ in range(count):
+            call()
+
+    return repeat
+
+
+def _timing(values: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(values, n=4)
+    return Timing(median, low, high)
