@@ -25,7 +25,7 @@ def save(results: list[Result], path: str) -> None:
         _draw(panel, [result for result in results if result.rate == rate])
         panel.set_title(f"learning rate {rate:g}")
         panel.set_xlabel("share of the training (%)")
-    panels[0].set_ylabel("training loss (log scale)")
+    panels[0].set_ylabel("training loss: median and range of the runs")
     panels[0].set_ylim(_lower_limit(results), 4 * GUESSING)
     figure.savefig(path, dpi=150)
 
