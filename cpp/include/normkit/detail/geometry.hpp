@@ -30,6 +30,9 @@ struct Axes {
 
   NORMKIT_INLINE bool contiguous() const { return count == 0 || (count == 1 && stride[0] == 1); }
 
+  // Whether every element is the same one.
+  NORMKIT_INLINE bool uniform() const { return count == 0 || (count == 1 && stride[0] == 0); }
+
   // Appends an axis inside the others, merging it into the one before where memory allows. False: no room.
   inline bool append(int64_t axis_size, int64_t axis_stride) {
     if (axis_size == 1) return true;
@@ -231,10 +234,20 @@ NORMKIT_NOINLINE void scatter(const T* from, const Axes& inner, int64_t begin, i
   });
 }
 
+// Where elements begin .. begin+count-1 of a row lie side by side, or null.
+template <typename T>
+NORMKIT_INLINE T* straight_block(const Axes& inner, T* row, int64_t begin, int64_t count) {
+  if (inner.contiguous()) return row + begin;
+  const int last = inner.count - 1;
+  if (inner.stride[last] != 1 || begin % inner.size[last] + count > inner.size[last]) return nullptr;
+  return row + inner.offset(begin);
+}
+
 // Elements begin .. begin+count-1 of a row as a contiguous block: in place, or gathered into the buffer.
 template <typename T>
 NORMKIT_INLINE const T* block_of(const Operand& operand, const T* row, int64_t begin, int64_t count, T* buffer) {
-  if (operand.inner.contiguous()) return row + begin;
+  const T* straight = straight_block(operand.inner, row, begin, count);
+  if (straight != nullptr) return straight;
   gather(row, operand.inner, begin, count, buffer);
   return buffer;
 }

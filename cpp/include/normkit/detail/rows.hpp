@@ -21,14 +21,18 @@ NORMKIT_BEGIN_NAMESPACE
 // What forward and backward have in common.
 struct RowsProblem {
   int64_t rows = 0, n = 0;
+  int64_t run = 0;  // a block does not straddle the end of a run, if runs are longer than a block, nor split shorter ones
   double eps = 0.0;
   double weight_offset = 0.0;
-  bool centred = true;  // LayerNorm; false: RMSNorm
+  bool centred = true;           // false: RMSNorm
+  bool given = false;            // mean and rstd are inputs, not statistics of x
+  bool given_variance = false;   // what is called rstd is a variance
   Operand x, weight, mean, rstd;
 };
 
 struct RowsForward : RowsProblem {
   Operand y, bias;
+  double* moments = nullptr;  // (mean, biased variance) of each row, for the running statistics
   int32_t tile_rows = 1;
   bool stream = false;  // write y past the cache
 };
@@ -40,22 +44,45 @@ struct RowsBackward : RowsProblem {
   int64_t groups = 0;
   int64_t group_bytes = 0;
   char* scratch = nullptr;  // 64-byte aligned; null: no parameter gradient is asked for
+  // Sets whose weight is one number per channel: a set is `segments` channels of n / segments elements.
+  int64_t segments = 0, segment_run = 0, samples = 0, channels = 0;
+  Sums* channel_sums = nullptr;  // [samples, channels]; null as above
 };
 
-NORMKIT_INLINE int block_length(int64_t n, int64_t begin) {
-  return static_cast<int>(n - begin < kBlock ? n - begin : kBlock);
-}
+// The blocks of a set of n elements: runs longer than a block are cut from their start, shorter ones packed whole.
+struct Blocks {
+  int64_t n, run, begin = 0;
+  int length;
+
+  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_) : n(n_), run(run_) { measure(); }
+  NORMKIT_INLINE explicit Blocks(const RowsProblem& p) : Blocks(p.n, p.run) {}
+  NORMKIT_INLINE bool more() const { return begin < n; }
+  NORMKIT_INLINE bool only_one() const { return length == n; }
+  NORMKIT_INLINE void next() {
+    begin += length;
+    measure();
+  }
+
+ private:
+  NORMKIT_INLINE void measure() {
+    const int64_t whole = run >= kBlock ? kBlock : kBlock / run * run;
+    const int64_t left = run >= kBlock && run < n ? run - begin % run : n - begin;
+    length = static_cast<int>(left < whole ? left : whole);
+  }
+};
 
 // ---- statistics of a row ----
 
-// Before the last rounding. `scale`: the power of two that the statistics' x was multiplied by (double elements only).
+// Before the last rounding. var is biased. `scale`: the power of two that the statistics' x was multiplied by (double
+// elements only).
 struct RowStatistics {
-  double mean, mean_low, rstd, scale;
+  double mean, mean_low, var, rstd, scale;
 };
 
-NORMKIT_INLINE double reciprocal_deviation(double sum_of_squares, double n, double eps) {
-  const double var = sum_of_squares / n;
-  return 1.0 / square_root((var < 0.0 ? 0.0 : var) + eps);
+NORMKIT_INLINE RowStatistics statistics_from(double mean, double mean_low, double sum_of_squares, double n, double eps,
+                                             double scale) {
+  const double raw = sum_of_squares / n, var = raw < 0.0 ? 0.0 : raw;
+  return {mean, mean_low, var, 1.0 / square_root(var + eps), scale};
 }
 
 constexpr int kMaxTileRows = 8;
@@ -67,22 +94,22 @@ NORMKIT_NOINLINE void centred_statistics(const RowsProblem& p, const T* const* r
   using C = Compute<T>;
   Moments<C> moments[kMaxTileRows];
   MergeTree<Moments<C>> tree[kMaxTileRows];
-  for (int64_t i = 0; i < p.n; i += kBlock) {
-    const int length = block_length(p.n, i);
+  const bool one_block = Blocks(p).only_one();
+  for (Blocks b(p); b.more(); b.next()) {
     const T* x[kMaxTileRows];
     C sum[kMaxTileRows];
     for (int r = 0; r < count; ++r) {
-      x[r] = block_of(p.x, row[r], i, length, buffer);
-      sum[r] = block_sum(x[r], length);
+      x[r] = block_of(p.x, row[r], b.begin, b.length, buffer);
+      sum[r] = block_sum(x[r], b.length);
     }
     for (int r = 0; r < count; ++r) {
-      moments[r] = block_moments(x[r], length, sum[r]);
-      if (p.n > kBlock) tree[r].push(moments[r]);
+      moments[r] = block_moments(x[r], b.length, sum[r]);
+      if (!one_block) tree[r].push(moments[r]);
     }
   }
   for (int r = 0; r < count; ++r) {
-    const Moments<C> m = p.n > kBlock ? tree[r].finish() : moments[r];
-    statistics[r] = {m.mean, m.mean_low, reciprocal_deviation(m.m2, static_cast<double>(p.n), p.eps), 1.0};
+    const Moments<C> m = one_block ? moments[r] : tree[r].finish();
+    statistics[r] = statistics_from(m.mean, m.mean_low, m.m2, static_cast<double>(p.n), p.eps, 1.0);
   }
 }
 
@@ -92,14 +119,12 @@ NORMKIT_NOINLINE void square_statistics(const RowsProblem& p, const T* const* ro
   double squares[kMaxTileRows];
   for (int r = 0; r < count; ++r) {
     MergeTree<Sums> tree;
-    for (int64_t i = 0; i < p.n; i += kBlock) {
-      const int length = block_length(p.n, i);
-      tree.push({block_squares(block_of(p.x, row[r], i, length, buffer), length), 0.0});
-    }
+    for (Blocks b(p); b.more(); b.next())
+      tree.push({block_squares(block_of(p.x, row[r], b.begin, b.length, buffer), b.length), 0.0});
     squares[r] = tree.finish().first;
   }
   for (int r = 0; r < count; ++r)
-    statistics[r] = {0.0, 0.0, reciprocal_deviation(squares[r], static_cast<double>(p.n), p.eps), 1.0};
+    statistics[r] = statistics_from(0.0, 0.0, squares[r], static_cast<double>(p.n), p.eps, 1.0);
 }
 
 // Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by a power
@@ -107,10 +132,9 @@ NORMKIT_NOINLINE void square_statistics(const RowsProblem& p, const T* const* ro
 inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, const double* row, double* buffer,
                                                    RowStatistics plain) {
   double largest = 0.0;
-  for (int64_t i = 0; i < p.n; i += kBlock) {
-    const int length = block_length(p.n, i);
-    const double* x = block_of(p.x, row, i, length, buffer);
-    for (int j = 0; j < length; ++j) {
+  for (Blocks b(p); b.more(); b.next()) {
+    const double* x = block_of(p.x, row, b.begin, b.length, buffer);
+    for (int j = 0; j < b.length; ++j) {
       const double magnitude = x[j] < 0.0 ? -x[j] : x[j];
       if (!(magnitude <= largest)) largest = magnitude;
     }
@@ -119,16 +143,15 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
   const double scale = largest < 1.0 ? 0x1p500 : 0x1p-500;
   MergeTree<Moments<double>> moments;
   MergeTree<Sums> squares;
-  for (int64_t i = 0; i < p.n; i += kBlock) {
-    const int length = block_length(p.n, i);
-    const double* x = block_of(p.x, row, i, length, buffer);
+  for (Blocks b(p); b.more(); b.next()) {
+    const double* x = block_of(p.x, row, b.begin, b.length, buffer);
     if (p.centred)
-      moments.push(wide_block_moments(x, length, scale));
+      moments.push(wide_block_moments(x, b.length, scale));
     else
-      squares.push({wide_block_sum<2>(x, length, scale, 0.0), 0.0});
+      squares.push({wide_block_sum<2>(x, b.length, scale, 0.0), 0.0});
   }
   const Moments<double> m = p.centred ? moments.finish() : Moments<double>{0.0, 0.0, 0.0, squares.finish().first};
-  return {m.mean, m.mean_low, reciprocal_deviation(m.m2, static_cast<double>(p.n), p.eps * scale * scale), scale};
+  return statistics_from(m.mean, m.mean_low, m.m2, static_cast<double>(p.n), p.eps * scale * scale, scale);
 }
 
 // A row as it is applied: in C, or element by element in double where the statistics left C's range.
@@ -174,45 +197,62 @@ NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, in
 
 // ---- parameters ----
 
-// Elements begin .. begin+count-1 of weight or bias in C: in place, or widened into the buffer.
+// weight or bias in C, a block at a time: in place, or widened into the buffer. A parameter that does not vary within
+// the row is repeated.
 template <typename C>
 struct ParameterReader {
   const Operand& operand;
   double offset;
-  int64_t widened = -1;  // the block that the buffer holds
+  bool repeated;
+  int64_t widened_row = -1, widened_begin = -1, widened_count = 0;  // what the buffer holds
   alignas(64) C buffer[kBlock];
 
   NORMKIT_INLINE ParameterReader(const Operand& operand_, double offset_, C missing)
-      : operand(operand_), offset(offset_) {
+      : operand(operand_), offset(offset_), repeated(operand.inner.uniform()) {
     if (!operand)
       for (int i = 0; i < kVecLanes; ++i) buffer[i] = missing;
   }
 
-  NORMKIT_INLINE Parameter<C> block(int64_t begin, int count) {
+  // Elements begin .. begin+count-1 of row r.
+  NORMKIT_INLINE Parameter<C> block(int64_t r, int64_t begin, int count) {
     if (!operand) return {buffer, 0};
+    const int64_t row = operand.outer.count == 0 ? 0 : operand.outer.offset(r);
     if (operand.dtype == DTypeOf<C>::value && operand.inner.contiguous() && offset == 0.0)
-      return {reinterpret_cast<const C*>(operand.data) + begin, 1};
-    if (begin != widened) widen(begin, count);
-    widened = begin;
-    return {buffer, 1};
+      return {reinterpret_cast<const C*>(operand.data) + row + begin, 1};
+    if (repeated) {
+      begin = 0;
+      count = kVecLanes;
+    }
+    if (row != widened_row || begin != widened_begin || count > widened_count) {
+      widen(row, begin, count);
+      widened_row = row;
+      widened_begin = begin;
+      widened_count = count;
+    }
+    return {buffer, repeated ? 0 : 1};
   }
 
  private:
-  NORMKIT_NOINLINE void widen(int64_t begin, int count) {
+  NORMKIT_NOINLINE void widen(int64_t row, int64_t begin, int count) {
     switch (operand.dtype) {
-      case DType::kF32: return widen_as<float>(begin, count);
-      case DType::kF64: return widen_as<double>(begin, count);
-      case DType::kF16: return widen_as<Float16>(begin, count);
-      case DType::kBF16: return widen_as<BFloat16>(begin, count);
+      case DType::kF32: return widen_as<float>(row, begin, count);
+      case DType::kF64: return widen_as<double>(row, begin, count);
+      case DType::kF16: return widen_as<Float16>(row, begin, count);
+      case DType::kBF16: return widen_as<BFloat16>(row, begin, count);
     }
   }
 
   template <typename W>
-  NORMKIT_INLINE void widen_as(int64_t begin, int count) {
-    const W* from = reinterpret_cast<const W*>(operand.data);
+  NORMKIT_INLINE void widen_as(int64_t row, int64_t begin, int count) {
+    const W* from = reinterpret_cast<const W*>(operand.data) + row;
     C* to = buffer;
     const C plus = static_cast<C>(offset);
     const bool shifted = offset != 0.0;
+    if (repeated) {
+      const C value = read<C>(from);
+      for (int i = 0; i < kVecLanes; ++i) to[i] = shifted ? value + plus : value;
+      return;
+    }
     if constexpr (sizeof(C) == sizeof(float) && sizeof(W) <= sizeof(float)) {
       if (operand.inner.contiguous()) {
         const Vec16<C> plus16 = Vec16<C>::splat(plus);
@@ -234,16 +274,30 @@ struct ParameterReader {
   }
 };
 
-NORMKIT_INLINE double read_statistic(const Operand& operand, int64_t row) {
-  return operand.dtype == DType::kF32 ? static_cast<double>(*operand.row<const float>(row))
-                                      : *operand.row<const double>(row);
+// One element of any type as double, and back.
+NORMKIT_INLINE double read_number(const Operand& operand, int64_t at) {
+  switch (operand.dtype) {
+    case DType::kF32: return read<double>(reinterpret_cast<const float*>(operand.data) + at);
+    case DType::kF64: return read<double>(reinterpret_cast<const double*>(operand.data) + at);
+    case DType::kF16: return read<double>(reinterpret_cast<const Float16*>(operand.data) + at);
+    case DType::kBF16: return read<double>(reinterpret_cast<const BFloat16*>(operand.data) + at);
+  }
+  return 0.0;
 }
-NORMKIT_INLINE void write_statistic(const Operand& operand, int64_t row, double value) {
-  if (!operand) return;
-  if (operand.dtype == DType::kF32)
-    write(operand.row<float>(row), value);
-  else
-    write(operand.row<double>(row), value);
+NORMKIT_INLINE void write_number(const Operand& operand, int64_t at, double value) {
+  switch (operand.dtype) {
+    case DType::kF32: return write(reinterpret_cast<float*>(operand.data) + at, value);
+    case DType::kF64: return write(reinterpret_cast<double*>(operand.data) + at, value);
+    case DType::kF16: return write(reinterpret_cast<Float16*>(operand.data) + at, value);
+    case DType::kBF16: return write(reinterpret_cast<BFloat16*>(operand.data) + at, value);
+  }
+}
+
+// Statistics that the caller gave for a row: saved ones, or a mean and a variance.
+NORMKIT_INLINE RowStatistics given_statistics(const RowsProblem& p, int64_t r) {
+  const double mean = p.mean ? read_number(p.mean, p.mean.outer.offset(r)) : 0.0;
+  const double second = read_number(p.rstd, p.rstd.outer.offset(r));
+  return {mean, 0.0, 0.0, p.given_variance ? 1.0 / square_root(second + p.eps) : second, 1.0};
 }
 
 // ---- forward ----
@@ -261,6 +315,15 @@ NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, 
   apply_block<true>(x + head, y + head, n - head, row.scale, weight.from(head), bias.from(head), ahead);
 }
 
+inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics& s) {
+  if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
+  if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
+  if (p.moments != nullptr) {
+    p.moments[2 * r] = s.mean / s.scale;
+    p.moments[2 * r + 1] = s.var / s.scale / s.scale;
+  }
+}
+
 template <typename T>
 NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end) {
   using C = Compute<T>;
@@ -268,7 +331,6 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   alignas(64) T y_buffer[kBlock];
   ParameterReader<C> weight(p.weight, p.weight_offset, C(1));
   ParameterReader<C> bias(p.bias, 0.0, C(-0.0));
-  const bool y_contiguous = p.y.inner.contiguous();
   const int64_t ahead = p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
@@ -280,23 +342,21 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
     for (int r = 0; r < count; ++r) {
       x_row[r] = p.x.template row<const T>(first + r);
       y_row[r] = p.y.template row<T>(first + r);
+      if (p.given) statistics[r] = given_statistics(p, first + r);
     }
-    row_statistics(p, x_row, count, x_buffer, statistics);
+    if (!p.given) row_statistics(p, x_row, count, x_buffer, statistics);
     for (int r = 0; r < count; ++r) {
-      const RowStatistics& s = statistics[r];
-      row[r] = row_from(s, C());
-      if (p.mean) write_statistic(p.mean, first + r, s.mean / s.scale);
-      if (p.rstd) write_statistic(p.rstd, first + r, s.rstd * s.scale);
+      row[r] = row_from(statistics[r], C());
+      if (!p.given) save_statistics(p, first + r, statistics[r]);
     }
-    for (int64_t i = 0; i < p.n; i += kBlock) {
-      const int length = block_length(p.n, i);
-      const Parameter<C> w = weight.block(i, length);
-      const Parameter<C> b = bias.block(i, length);
+    for (Blocks block(p); block.more(); block.next()) {
+      const int length = block.length;
       for (int r = 0; r < count; ++r) {
-        const T* x = block_of(p.x, x_row[r], i, length, x_buffer);
-        T* y = y_contiguous ? y_row[r] + i : y_buffer;
-        forward_block(row[r], x, y, length, p.stream, w, b, ahead);
-        if (!y_contiguous) scatter(y_buffer, p.y.inner, i, length, y_row[r]);
+        const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);
+        T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
+        forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length, p.stream && straight != nullptr,
+                      weight.block(first + r, block.begin, length), bias.block(first + r, block.begin, length), ahead);
+        if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
       }
     }
   }

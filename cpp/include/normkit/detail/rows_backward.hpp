@@ -15,20 +15,17 @@ NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const 
   RowStatistics statistics[kTileRows];
   if (!p.rstd) row_statistics(p, x_row, count, buffer, statistics);
   for (int r = 0; r < count; ++r) {
-    RowStatistics s{0.0, 0.0, 0.0, 1.0};
-    if (p.rstd) {
-      if (p.centred) s.mean = read_statistic(p.mean, first + r);
-      s.rstd = read_statistic(p.rstd, first + r);
-    } else {
-      s.mean = statistics[r].mean / statistics[r].scale;
-      s.rstd = statistics[r].rstd * statistics[r].scale;
-    }
+    RowStatistics s;
+    if (p.rstd)
+      s = given_statistics(p, first + r);
+    else
+      s = {statistics[r].mean / statistics[r].scale, 0.0, 0.0, statistics[r].rstd * statistics[r].scale, 1.0};
     if constexpr (sizeof(T) == sizeof(double)) {
-      if (p.centred) {
+      if (p.centred && !p.given) {
         MergeTree<Sums> tree;
-        for (int64_t i = 0; i < p.n; i += kBlock) {
-          const int length = block_length(p.n, i);
-          tree.push({block_centred_sums(block_of(p.x, x_row[r], i, length, buffer), length, s.mean).first, 0.0});
+        for (Blocks b(p); b.more(); b.next()) {
+          const T* x = block_of(p.x, x_row[r], b.begin, b.length, buffer);
+          tree.push({block_centred_sums(x, b.length, s.mean).first, 0.0});
         }
         s.mean_low = tree.finish().first / static_cast<double>(p.n);
       }
@@ -130,23 +127,23 @@ NORMKIT_NOINLINE void add_columns(const RowsBackward& p, const TileRows<T>& tile
 
 // dx of one row, block by block.
 template <typename T>
-NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row, const T* x_row, const Row<Compute<T>>& row,
-                     const RowGrad<Compute<T>>& grad, ParameterReader<Compute<T>>& weight,
-                     BackwardBuffers<T>& buffers) {
+NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row, const T* x_row,
+                               const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
+                               ParameterReader<Compute<T>>& weight, BackwardBuffers<T>& buffers) {
   using C = Compute<T>;
   T* dx_row = p.dx.template row<T>(r);
-  const bool contiguous = p.dx.inner.contiguous();
-  for (int64_t i = 0; i < p.n; i += kBlock) {
-    const int length = block_length(p.n, i);
-    const T* x = block_of(p.x, x_row, i, length, buffers.x);
-    const T* dy = block_of(p.dy, dy_row, i, length, buffers.dy);
-    T* dx = contiguous ? dx_row + i : buffers.dx;
-    const Parameter<C> w = weight.block(i, length);
+  for (Blocks b(p); b.more(); b.next()) {
+    const T* x = block_of(p.x, x_row, b.begin, b.length, buffers.x);
+    const T* dy = block_of(p.dy, dy_row, b.begin, b.length, buffers.dy);
+    T* straight = straight_block(p.dx.inner, dx_row, b.begin, b.length);
+    T* dx = straight != nullptr ? straight : buffers.dx;
+    const Parameter<C> w = weight.block(r, b.begin, b.length);
     if (NORMKIT_LIKELY(!grad.is_wide))
-      apply_grad_block(dy, x, dx, length, row.scale, static_cast<C>(grad.mean_g), static_cast<C>(grad.mean_gxhat), w);
+      apply_grad_block(dy, x, dx, b.length, row.scale, static_cast<C>(grad.mean_g), static_cast<C>(grad.mean_gxhat),
+                       w);
     else
-      wide_apply_grad_block(dy, x, dx, length, row.wide, grad.mean_g, grad.mean_gxhat, w);
-    if (!contiguous) scatter(dx, p.dx.inner, i, length, dx_row);
+      wide_apply_grad_block(dy, x, dx, b.length, row.wide, grad.mean_g, grad.mean_gxhat, w);
+    if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
   }
 }
 
@@ -173,13 +170,11 @@ NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int co
   RowGrad<C> grad[kTileRows];
   if (p.dx) {
     MergeTree<Sums> tree[kTileRows];
-    for (int64_t i = 0; i < p.n; i += kBlock) {
-      const int length = block_length(p.n, i);
-      const Parameter<C> w = weight.block(i, length);
+    for (Blocks b(p); b.more(); b.next()) {
       for (int r = 0; r < count; ++r) {
-        const T* x = block_of(p.x, tile.x[r], i, length, buffers.x);
-        const T* dy = block_of(p.dy, tile.dy[r], i, length, buffers.dy);
-        tree[r].push(grad_sums(dy, x, length, row[r], w));
+        const T* x = block_of(p.x, tile.x[r], b.begin, b.length, buffers.x);
+        const T* dy = block_of(p.dy, tile.dy[r], b.begin, b.length, buffers.dy);
+        tree[r].push(grad_sums(dy, x, b.length, row[r], weight.block(first + r, b.begin, b.length)));
       }
     }
     for (int r = 0; r < count; ++r) grad[r] = row_grad<C>(tree[r].finish(), p.n, p.centred, row[r].is_wide);
@@ -224,15 +219,7 @@ constexpr int kColumnTask = 64;
 
 inline void write_gradient(const Operand& operand, int64_t column, double value, bool accumulate) {
   const int64_t at = operand.inner.offset(column);
-  const auto put = [=](auto* to) {
-    write(to + at, accumulate ? read<double>(to + at) + value : value);
-  };
-  switch (operand.dtype) {
-    case DType::kF32: return put(reinterpret_cast<float*>(operand.data));
-    case DType::kF64: return put(reinterpret_cast<double*>(operand.data));
-    case DType::kF16: return put(reinterpret_cast<Float16*>(operand.data));
-    case DType::kBF16: return put(reinterpret_cast<BFloat16*>(operand.data));
-  }
+  write_number(operand, at, accumulate ? read_number(operand, at) + value : value);
 }
 
 template <typename C>
@@ -257,6 +244,63 @@ template <typename C>
 void add_groups_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   add_groups<C>(*static_cast<const RowsBackward*>(state), begin, end);
+}
+
+// ---- sets whose parameters are scalars per channel (BatchNorm, InstanceNorm, GroupNorm) ----
+
+// Phase 1: one task is one set. Its sums are taken channel by channel, since they are the parameter gradients as well;
+// the set's own are these, weighted, added in channel order.
+template <typename T>
+NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_t end) {
+  using C = Compute<T>;
+  ParameterReader<C> weight(p.weight, 0.0, C(1));
+  const Operand none;
+  ParameterReader<C> one(none, 0.0, C(1));
+  BackwardBuffers<T> buffers;
+  const int64_t segment = p.n / p.segments;
+  for (int64_t r = begin; r < end; ++r) {
+    const T* x_row = p.x.template row<const T>(r);
+    const T* dy_row = p.dy.template row<const T>(r);
+    Row<C> row;
+    backward_rows(p, r, &x_row, 1, buffers.x, &row);
+    Sums total{0.0, 0.0};
+    for (int64_t s = 0; s < p.segments; ++s) {
+      MergeTree<Sums> tree;
+      for (Blocks b(segment, p.segment_run); b.more(); b.next()) {
+        const int64_t at = s * segment + b.begin;
+        const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
+        const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
+        tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length)));
+      }
+      const Sums sums = tree.finish();
+      if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
+      const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
+      total = {total.first + w * sums.first, total.second + w * sums.second};
+    }
+    if (!p.dx) continue;
+    if (p.given) total = {0.0, 0.0};  // constants: the statistics do not depend on x
+    write_dx(p, r, dy_row, x_row, row, row_grad<C>(total, p.n, true, row.is_wide), weight, buffers);
+  }
+}
+
+template <typename T>
+void backward_sets_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  backward_sets<T>(*static_cast<const RowsBackward*>(state), begin, end);
+}
+
+// Phase 2: the sums of a channel over the samples; one task is a channel.
+inline void add_samples_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  const RowsBackward& p = *static_cast<const RowsBackward*>(state);
+  for (int64_t channel = begin; channel < end; ++channel) {
+    MergeTree<Sums> tree;
+    for (int64_t sample = 0; sample < p.samples; ++sample)
+      tree.push(p.channel_sums[sample * p.channels + channel]);
+    const Sums sums = p.samples > 0 ? tree.finish() : Sums{0.0, 0.0};
+    if (p.dweight) write_gradient(p.dweight, channel, sums.second, p.accumulate);
+    if (p.dbias) write_gradient(p.dbias, channel, sums.first, p.accumulate);
+  }
 }
 
 NORMKIT_END_NAMESPACE

@@ -16,43 +16,36 @@ constexpr int64_t kTileBytes = 64 * 1024;
 // Scratch for parameter gradients beyond 1/64 of dy and x.
 constexpr int64_t kScratchBytes = int64_t(4) << 20;
 
-// Builds operands one by one; after the first error the rest is skipped.
-class RowsChecker {
- public:
-  inline RowsChecker(const RowsShape& shape, RowsProblem* problem) : shape_(shape) {
-    if (shape.outer < 0 || shape.inner < 0 || shape.outer > kMaxRank || shape.inner > kMaxRank ||
-        (shape.size == nullptr && shape.outer + shape.inner > 0)) {
-      fail(Status::kInvalidShape);
-      return;
-    }
-    problem->rows = checked_product(shape.size, shape.outer);
-    problem->n = checked_product(shape.size + shape.outer, shape.inner);
-    if (problem->rows < 0 || problem->n < 0 || checked_product(shape.size, shape.outer + shape.inner) < 0) {
-      fail(Status::kInvalidShape);
-      return;
-    }
-    rows_ = problem->rows;
-    n_ = problem->n;
-  }
+// ---- checks ----
 
+// Axes that an operand is laid out over: `outer` of them enumerate the sets, `inner` the elements of a set.
+struct AxesShape {
+  int outer = 0, inner = 0;
+  const int64_t* size = nullptr;
+};
+
+// Builds operands one by one; after the first error the rest is skipped.
+class ArgumentChecker {
+ public:
   inline Status status() const { return status_; }
   inline void fail(Status status) {
     if (status_ == Status::kOk) status_ = status;
   }
 
-  enum Extent_ { kElements, kRow, kRows };  // x, y, dy, dx; weight, bias; mean, rstd
-
-  inline void input(const ConstView& view, Extent_ on, bool required, Operand* operand) {
+  // strides: one for each axis of `shape`, or null: C-contiguous.
+  inline void input(const ConstView& view, const AxesShape& shape, const int64_t* strides, bool required,
+                    Operand* operand) {
     operand->data = static_cast<char*>(const_cast<void*>(view.data));
     operand->dtype = view.dtype;
-    make(view.strides, on, required, operand);
+    make(shape, strides, required, operand);
     if (status_ == Status::kOk && *operand) inputs_[input_count_++] = operand;
   }
 
-  inline void output(const View& view, Extent_ on, bool required, Operand* operand) {
+  inline void output(const View& view, const AxesShape& shape, const int64_t* strides, bool required,
+                     Operand* operand) {
     operand->data = static_cast<char*>(view.data);
     operand->dtype = view.dtype;
-    make(view.strides, on, required, operand);
+    make(shape, strides, required, operand);
     if (status_ != Status::kOk || !*operand) return;
     if (!injective(*operand)) fail(Status::kOverlap);
     outputs_[output_count_++] = operand;
@@ -85,9 +78,10 @@ class RowsChecker {
 
  private:
   // Leaves operand->data null when the array has no elements: nothing will be read or written.
-  inline void make(const int64_t* strides, Extent_ on, bool required, Operand* operand) {
+  inline void make(const AxesShape& shape, const int64_t* strides, bool required, Operand* operand) {
     if (status_ != Status::kOk) return;
-    const bool empty = (on != kRow && rows_ == 0) || (on != kRows && n_ == 0);
+    const int axes = shape.outer + shape.inner;
+    const bool empty = checked_product(shape.size, axes) == 0;
     if (operand->data == nullptr) {
       if (required && !empty) fail(Status::kNullPointer);
       return;
@@ -99,31 +93,47 @@ class RowsChecker {
     }
     if (reinterpret_cast<uintptr_t>(operand->data) % static_cast<uintptr_t>(operand->bytes()) != 0)
       return fail(Status::kMisaligned);
-    const int outer = on == kRow ? 0 : shape_.outer, inner = on == kRows ? 0 : shape_.inner;
-    const int64_t* size = shape_.size + (on == kRow ? shape_.outer : 0);
     int64_t contiguous[2 * kMaxRank];
     if (strides == nullptr) {
       int64_t step = 1;
-      for (int a = outer + inner - 1; a >= 0; --a) {
+      for (int a = axes - 1; a >= 0; --a) {
         contiguous[a] = step;
-        step *= size[a];
+        step *= shape.size[a];
       }
       strides = contiguous;
     }
     bool fits = true;
-    for (int a = 0; a < outer; ++a) fits = fits && operand->outer.append(size[a], strides[a]);
-    for (int a = outer; a < outer + inner; ++a) fits = fits && operand->inner.append(size[a], strides[a]);
+    for (int a = 0; a < axes; ++a)
+      fits = fits && (a < shape.outer ? operand->outer : operand->inner).append(shape.size[a], strides[a]);
     if (!fits || operand->outer.count + operand->inner.count > kMaxAxes) return fail(Status::kTooManyAxes);
     Extent extent;
     if (!extent.of(*operand)) fail(Status::kInvalidShape);
   }
 
-  const RowsShape& shape_;
   Status status_ = Status::kOk;
-  int64_t rows_ = 0, n_ = 0;
   const Operand* inputs_[8];
   const Operand* outputs_[8];
   int input_count_ = 0, output_count_ = 0;
+};
+
+// The three kinds of operands over rows: all axes; the inner ones (weight, bias); the outer ones (mean, rstd).
+struct RowsAxes {
+  AxesShape elements, row, rows;
+
+  inline RowsAxes(const RowsShape& shape, RowsProblem* p, ArgumentChecker& check) {
+    if (shape.outer < 0 || shape.inner < 0 || shape.outer > kMaxRank || shape.inner > kMaxRank ||
+        (shape.size == nullptr && shape.outer + shape.inner > 0) ||
+        checked_product(shape.size, shape.outer + shape.inner) < 0) {
+      check.fail(Status::kInvalidShape);
+      return;
+    }
+    p->rows = checked_product(shape.size, shape.outer);
+    p->n = checked_product(shape.size + shape.outer, shape.inner);
+    p->run = p->n;
+    elements = {shape.outer, shape.inner, shape.size};
+    row = {0, shape.inner, shape.size + shape.outer};
+    rows = {shape.outer, 0, shape.size};
+  }
 };
 
 NORMKIT_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -162,8 +172,8 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   if (p.rows == 0) return;
   if (p.n == 0) {  // no elements: statistics of an empty set
     for (int64_t r = 0; r < p.rows; ++r) {
-      if (p.mean) write_statistic(p.mean, r, __builtin_nan(""));
-      if (p.rstd) write_statistic(p.rstd, r, __builtin_nan(""));
+      if (p.mean) write_number(p.mean, p.mean.outer.offset(r), __builtin_nan(""));
+      if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), __builtin_nan(""));
     }
     return;
   }
@@ -224,17 +234,18 @@ template <typename Args>
 inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
                                 double weight_offset, Plan* plan) {
   RowsForward p;
-  RowsChecker check(shape, &p);
+  ArgumentChecker check;
+  const RowsAxes axes(shape, &p, check);
   p.centred = centred;
   p.eps = args.eps;
   p.weight_offset = weight_offset;
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
-  check.input(args.x, RowsChecker::kElements, true, &p.x);
-  check.input(args.weight, RowsChecker::kRow, false, &p.weight);
-  check.input(args.bias, RowsChecker::kRow, false, &p.bias);
-  check.output(args.y, RowsChecker::kElements, true, &p.y);
-  check.output(mean, RowsChecker::kRows, false, &p.mean);
-  check.output(args.rstd, RowsChecker::kRows, false, &p.rstd);
+  check.input(args.x, axes.elements, args.x.strides, true, &p.x);
+  check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);
+  check.input(args.bias, axes.row, args.bias.strides, false, &p.bias);
+  check.output(args.y, axes.elements, args.y.strides, true, &p.y);
+  check.output(mean, axes.rows, mean.strides, false, &p.mean);
+  check.output(args.rstd, axes.rows, args.rstd.strides, false, &p.rstd);
   check.same_type(p.x, p.y);
   check.parameter_type(p.weight, p.x.dtype, false);
   check.parameter_type(p.bias, p.x.dtype, false);
@@ -249,21 +260,22 @@ template <typename Args>
 inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool centred, const ConstView& mean,
                                  double weight_offset, Workspace workspace, Plan* plan) {
   RowsBackward p;
-  RowsChecker check(shape, &p);
+  ArgumentChecker check;
+  const RowsAxes axes(shape, &p, check);
   p.centred = centred;
   p.eps = args.eps;
   p.weight_offset = weight_offset;
   p.accumulate = args.accumulate;
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr)) check.fail(Status::kMissingStatistics);
-  check.input(args.dy, RowsChecker::kElements, true, &p.dy);
-  check.input(args.x, RowsChecker::kElements, true, &p.x);
-  check.input(args.weight, RowsChecker::kRow, false, &p.weight);
-  check.input(mean, RowsChecker::kRows, false, &p.mean);
-  check.input(args.rstd, RowsChecker::kRows, false, &p.rstd);
-  check.output(args.dx, RowsChecker::kElements, false, &p.dx);
-  check.output(args.dweight, RowsChecker::kRow, false, &p.dweight);
-  check.output(args.dbias, RowsChecker::kRow, false, &p.dbias);
+  check.input(args.dy, axes.elements, args.dy.strides, true, &p.dy);
+  check.input(args.x, axes.elements, args.x.strides, true, &p.x);
+  check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);
+  check.input(mean, axes.rows, mean.strides, false, &p.mean);
+  check.input(args.rstd, axes.rows, args.rstd.strides, false, &p.rstd);
+  check.output(args.dx, axes.elements, args.dx.strides, false, &p.dx);
+  check.output(args.dweight, axes.row, args.dweight.strides, false, &p.dweight);
+  check.output(args.dbias, axes.row, args.dbias.strides, false, &p.dbias);
   check.same_type(p.x, p.dy);
   check.same_type(p.x, p.dx);
   check.parameter_type(p.weight, args.x.dtype, false);
@@ -279,7 +291,8 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
 template <typename Args>
 inline size_t rows_backward_workspace_bytes(const RowsShape& shape, const Args& args) {
   RowsBackward p;
-  const RowsChecker check(shape, &p);
+  ArgumentChecker check;
+  const RowsAxes axes(shape, &p, check);
   const bool wants_parameters = args.dweight.data != nullptr || args.dbias.data != nullptr;
   if (check.status() != Status::kOk || !wants_parameters || p.rows == 0 || !is_dtype(args.x.dtype)) return 0;
   choose_groups(p, true, args.x.dtype);
