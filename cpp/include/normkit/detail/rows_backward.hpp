@@ -254,7 +254,7 @@ template <typename T>
 NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_t end) {
   using C = Compute<T>;
   ParameterReader<C> weight(p.weight, 0.0, C(1));
-  const Operand none;
+  const Operand none{};
   ParameterReader<C> one(none, 0.0, C(1));
   BackwardBuffers<T> buffers;
   const int64_t segment = p.n / p.segments;

@@ -160,6 +160,16 @@ inline PhaseFunction backward_function(DType dtype) {
   return nullptr;
 }
 
+inline PhaseFunction backward_sets_function(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return &backward_sets_phase<float>;
+    case DType::kF64: return &backward_sets_phase<double>;
+    case DType::kF16: return &backward_sets_phase<Float16>;
+    case DType::kBF16: return &backward_sets_phase<BFloat16>;
+  }
+  return nullptr;
+}
+
 template <typename State>
 inline void set_state(Plan* plan, const State& state) {
   static_assert(sizeof(State) <= sizeof(plan->state), "enlarge Plan::state");

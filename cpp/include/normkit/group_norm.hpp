@@ -1,0 +1,59 @@
+// GroupNorm (Wu, He 2018, arXiv:1803.08494), forward and backward.
+//
+//   y  = (x - mean) rstd weight + bias,   rstd = 1 / sqrt(var + eps)
+//   mean and biased var over each group of C / groups neighbouring channels of each sample
+//   dx = ((g - sum(g)/n) - xhat sum(g xhat)/n) rstd,   g = dy weight,   xhat = (x - mean) rstd
+//   dweight = sum of dy xhat over the channel,   dbias = sum of dy
+//
+// groups = C is InstanceNorm, groups = 1 LayerNorm over channels and space.
+#ifndef NORMKIT_GROUP_NORM_HPP_
+#define NORMKIT_GROUP_NORM_HPP_
+
+#include "normkit/channels.hpp"
+
+namespace normkit {
+
+struct GroupNormArgs : ChannelNormArgs {
+  int64_t groups = 1;  // divides C
+};
+struct GroupNormBackwardArgs : ChannelNormBackwardArgs {
+  int64_t groups = 1;
+};
+
+NORMKIT_BEGIN_ENTRY_POINTS
+NORMKIT_DECLARE_OPERATION(group_norm, ChannelsShape, GroupNormArgs)
+NORMKIT_DECLARE_OPERATION(group_norm_backward, ChannelsShape, GroupNormBackwardArgs)
+NORMKIT_END_ENTRY_POINTS
+
+}  // namespace normkit
+
+#if !defined(NORMKIT_COMPILED)
+#include "normkit/detail/channels_plan.hpp"
+
+namespace normkit {
+NORMKIT_BEGIN_ENTRY_POINTS
+
+inline size_t group_norm_workspace_bytes(const ChannelsShape& shape, const GroupNormArgs& args) noexcept {
+  return detail::channels_forward_bytes(detail::ChannelSets::kGroup, shape, args);
+}
+
+inline Status group_norm_plan(const ChannelsShape& shape, const GroupNormArgs& args, Workspace workspace,
+                             Plan* plan) noexcept {
+  return detail::channels_forward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace, plan);
+}
+
+inline size_t group_norm_backward_workspace_bytes(const ChannelsShape& shape,
+                                                 const GroupNormBackwardArgs& args) noexcept {
+  return detail::channels_backward_bytes(shape, args);
+}
+
+inline Status group_norm_backward_plan(const ChannelsShape& shape, const GroupNormBackwardArgs& args,
+                                      Workspace workspace, Plan* plan) noexcept {
+  return detail::channels_backward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace, plan);
+}
+
+NORMKIT_END_ENTRY_POINTS
+}  // namespace normkit
+#endif
+
+#endif  // NORMKIT_GROUP_NORM_HPP_
