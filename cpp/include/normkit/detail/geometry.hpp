@@ -30,8 +30,11 @@ struct Axes {
 
   NORMKIT_INLINE bool contiguous() const { return count == 0 || (count == 1 && stride[0] == 1); }
 
-  // Whether every element is the same one.
-  NORMKIT_INLINE bool uniform() const { return count == 0 || (count == 1 && stride[0] == 0); }
+  // Whether elements begin .. begin+length-1 are all the same one.
+  NORMKIT_INLINE bool constant(int64_t begin, int64_t length) const {
+    if (count == 0) return true;
+    return stride[count - 1] == 0 && (count == 1 || begin % size[count - 1] + length <= size[count - 1]);
+  }
 
   // Appends an axis inside the others, merging it into the one before where memory allows. False: no room.
   inline bool append(int64_t axis_size, int64_t axis_stride) {

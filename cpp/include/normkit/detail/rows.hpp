@@ -21,7 +21,8 @@ NORMKIT_BEGIN_NAMESPACE
 // What forward and backward have in common.
 struct RowsProblem {
   int64_t rows = 0, n = 0;
-  int64_t run = 0;  // a block does not straddle the end of a run, if runs are longer than a block, nor split shorter ones
+  int64_t run = 0;      // blocks are cut from runs: see Blocks
+  int64_t segment = 0;  // weight and bias are one number for each `segment` elements; 0: for each element
   double eps = 0.0;
   double weight_offset = 0.0;
   bool centred = true;           // false: RMSNorm
@@ -53,9 +54,21 @@ struct RowsBackward : RowsProblem {
 struct Blocks {
   int64_t n, run, begin = 0;
   int length;
+  int64_t whole;  // the longest block
 
-  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_) : n(n_), run(run_) { measure(); }
+  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_)
+      : n(n_), run(run_), whole(run >= kBlock ? kBlock : kBlock / run * run) {
+    measure();
+  }
   NORMKIT_INLINE explicit Blocks(const RowsProblem& p) : Blocks(p.n, p.run) {}
+
+  // For elementwise work, which may be cut anywhere: within segments, so that weight and bias are one number.
+  static NORMKIT_INLINE Blocks apply(const RowsProblem& p) {
+    Blocks b(p.n, p.segment >= kLanes ? p.segment : p.run);
+    if (p.segment >= kLanes && p.segment < kBlock) b.whole = p.segment;
+    b.measure();
+    return b;
+  }
   NORMKIT_INLINE bool more() const { return begin < n; }
   NORMKIT_INLINE bool only_one() const { return length == n; }
   NORMKIT_INLINE void next() {
@@ -65,7 +78,6 @@ struct Blocks {
 
  private:
   NORMKIT_INLINE void measure() {
-    const int64_t whole = run >= kBlock ? kBlock : kBlock / run * run;
     const int64_t left = run >= kBlock && run < n ? run - begin % run : n - begin;
     length = static_cast<int>(left < whole ? left : whole);
   }
@@ -203,12 +215,12 @@ template <typename C>
 struct ParameterReader {
   const Operand& operand;
   double offset;
-  bool repeated;
-  int64_t widened_row = -1, widened_begin = -1, widened_count = 0;  // what the buffer holds
+  int64_t widened_at = -1, widened_count = 0;  // what the buffer holds
+  bool widened_repeated = false;
   alignas(64) C buffer[kBlock];
 
   NORMKIT_INLINE ParameterReader(const Operand& operand_, double offset_, C missing)
-      : operand(operand_), offset(offset_), repeated(operand.inner.uniform()) {
+      : operand(operand_), offset(offset_) {
     if (!operand)
       for (int i = 0; i < kVecLanes; ++i) buffer[i] = missing;
   }
@@ -219,37 +231,36 @@ struct ParameterReader {
     const int64_t row = operand.outer.count == 0 ? 0 : operand.outer.offset(r);
     if (operand.dtype == DTypeOf<C>::value && operand.inner.contiguous() && offset == 0.0)
       return {reinterpret_cast<const C*>(operand.data) + row + begin, 1};
-    if (repeated) {
-      begin = 0;
-      count = kVecLanes;
-    }
-    if (row != widened_row || begin != widened_begin || count > widened_count) {
-      widen(row, begin, count);
-      widened_row = row;
-      widened_begin = begin;
+    const bool repeated = operand.inner.constant(begin, count);
+    if (repeated) count = kVecLanes;
+    const int64_t at = row + (repeated ? operand.inner.offset(begin) : begin);
+    if (at != widened_at || repeated != widened_repeated || count > widened_count) {
+      widen(row, begin, count, repeated);
+      widened_at = at;
+      widened_repeated = repeated;
       widened_count = count;
     }
     return {buffer, repeated ? 0 : 1};
   }
 
  private:
-  NORMKIT_NOINLINE void widen(int64_t row, int64_t begin, int count) {
+  NORMKIT_NOINLINE void widen(int64_t row, int64_t begin, int count, bool repeated) {
     switch (operand.dtype) {
-      case DType::kF32: return widen_as<float>(row, begin, count);
-      case DType::kF64: return widen_as<double>(row, begin, count);
-      case DType::kF16: return widen_as<Float16>(row, begin, count);
-      case DType::kBF16: return widen_as<BFloat16>(row, begin, count);
+      case DType::kF32: return widen_as<float>(row, begin, count, repeated);
+      case DType::kF64: return widen_as<double>(row, begin, count, repeated);
+      case DType::kF16: return widen_as<Float16>(row, begin, count, repeated);
+      case DType::kBF16: return widen_as<BFloat16>(row, begin, count, repeated);
     }
   }
 
   template <typename W>
-  NORMKIT_INLINE void widen_as(int64_t row, int64_t begin, int count) {
+  NORMKIT_INLINE void widen_as(int64_t row, int64_t begin, int count, bool repeated) {
     const W* from = reinterpret_cast<const W*>(operand.data) + row;
     C* to = buffer;
     const C plus = static_cast<C>(offset);
     const bool shifted = offset != 0.0;
     if (repeated) {
-      const C value = read<C>(from);
+      const C value = read<C>(from + operand.inner.offset(begin));
       for (int i = 0; i < kVecLanes; ++i) to[i] = shifted ? value + plus : value;
       return;
     }
@@ -331,6 +342,7 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   alignas(64) T y_buffer[kBlock];
   ParameterReader<C> weight(p.weight, p.weight_offset, C(1));
   ParameterReader<C> bias(p.bias, 0.0, C(-0.0));
+  const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
   const int64_t ahead = p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
@@ -349,13 +361,18 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
       row[r] = row_from(statistics[r], C());
       if (!p.given) save_statistics(p, first + r, statistics[r]);
     }
-    for (Blocks block(p); block.more(); block.next()) {
+    for (Blocks block = Blocks::apply(p); block.more(); block.next()) {
       const int length = block.length;
+      Parameter<C> w, b;
       for (int r = 0; r < count; ++r) {
+        if (r == 0 || varying) {
+          w = weight.block(first + r, block.begin, length);
+          b = bias.block(first + r, block.begin, length);
+        }
         const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);
         T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
-        forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length, p.stream && straight != nullptr,
-                      weight.block(first + r, block.begin, length), bias.block(first + r, block.begin, length), ahead);
+        forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length, p.stream && straight != nullptr, w,
+                      b, ahead);
         if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
       }
     }

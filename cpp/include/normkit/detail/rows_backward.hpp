@@ -132,7 +132,7 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
                                ParameterReader<Compute<T>>& weight, BackwardBuffers<T>& buffers) {
   using C = Compute<T>;
   T* dx_row = p.dx.template row<T>(r);
-  for (Blocks b(p); b.more(); b.next()) {
+  for (Blocks b = Blocks::apply(p); b.more(); b.next()) {
     const T* x = block_of(p.x, x_row, b.begin, b.length, buffers.x);
     const T* dy = block_of(p.dy, dy_row, b.begin, b.length, buffers.dy);
     T* straight = straight_block(p.dx.inner, dx_row, b.begin, b.length);
