@@ -59,6 +59,7 @@ class ChannelAxes {
     p->rows = checked_product(size_, outer_);
     p->n = checked_product(size_ + outer_, count_ - outer_);
     p->run = sets == ChannelSets::kBatch ? space_ : p->n;
+    p->block = longest_block(p->run);
     p->segment = sets == ChannelSets::kGroup ? space_ : 0;
   }
 

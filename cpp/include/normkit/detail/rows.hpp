@@ -22,6 +22,7 @@ NORMKIT_BEGIN_NAMESPACE
 struct RowsProblem {
   int64_t rows = 0, n = 0;
   int64_t run = 0;      // blocks are cut from runs: see Blocks
+  int32_t block = 0;    // longest_block(run)
   int64_t segment = 0;  // weight and bias are one number for each `segment` elements; 0: for each element
   double eps = 0.0;
   double weight_offset = 0.0;
@@ -50,24 +51,22 @@ struct RowsBackward : RowsProblem {
   Sums* channel_sums = nullptr;  // [samples, channels]; null as above
 };
 
+NORMKIT_INLINE int longest_block(int64_t run) {
+  return run <= 0 ? 0 : run >= kBlock ? kBlock : static_cast<int>(kBlock / run * run);
+}
+
 // The blocks of a set of n elements: runs longer than a block are cut from their start, shorter ones packed whole.
 struct Blocks {
   int64_t n, run, begin = 0;
-  int length;
-  int64_t whole;  // the longest block
+  int longest, length;
 
-  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_)
-      : n(n_), run(run_), whole(run >= kBlock ? kBlock : kBlock / run * run) {
-    measure();
-  }
-  NORMKIT_INLINE explicit Blocks(const RowsProblem& p) : Blocks(p.n, p.run) {}
+  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_, int longest_) : n(n_), run(run_), longest(longest_) { measure(); }
+  NORMKIT_INLINE explicit Blocks(const RowsProblem& p) : Blocks(p.n, p.run, p.block) {}
 
   // For elementwise work, which may be cut anywhere: within segments, so that weight and bias are one number.
   static NORMKIT_INLINE Blocks apply(const RowsProblem& p) {
-    Blocks b(p.n, p.segment >= kLanes ? p.segment : p.run);
-    if (p.segment >= kLanes && p.segment < kBlock) b.whole = p.segment;
-    b.measure();
-    return b;
+    if (p.segment < kLanes) return Blocks(p);
+    return Blocks(p.n, p.segment, p.segment < kBlock ? static_cast<int>(p.segment) : kBlock);
   }
   NORMKIT_INLINE bool more() const { return begin < n; }
   NORMKIT_INLINE bool only_one() const { return length == n; }
@@ -78,8 +77,8 @@ struct Blocks {
 
  private:
   NORMKIT_INLINE void measure() {
-    const int64_t left = run >= kBlock && run < n ? run - begin % run : n - begin;
-    length = static_cast<int>(left < whole ? left : whole);
+    const int64_t left = longest <= run && run < n ? run - begin % run : n - begin;
+    length = left < longest ? static_cast<int>(left) : longest;
   }
 };
 

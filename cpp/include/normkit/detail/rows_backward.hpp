@@ -266,7 +266,7 @@ NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_
     Sums total{0.0, 0.0};
     for (int64_t s = 0; s < p.segments; ++s) {
       MergeTree<Sums> tree;
-      for (Blocks b(segment, p.segment_run); b.more(); b.next()) {
+      for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
         const int64_t at = s * segment + b.begin;
         const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
         const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);

@@ -130,6 +130,7 @@ struct RowsAxes {
     p->rows = checked_product(shape.size, shape.outer);
     p->n = checked_product(shape.size + shape.outer, shape.inner);
     p->run = p->n;
+    p->block = longest_block(p->run);
     elements = {shape.outer, shape.inner, shape.size};
     row = {0, shape.inner, shape.size + shape.outer};
     rows = {shape.outer, 0, shape.size};
