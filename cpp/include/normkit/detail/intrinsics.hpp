@@ -30,6 +30,26 @@ NORMKIT_INLINE double square_root(double v) {
 #endif
 }
 
+// 16 floats as doubles. (GCC 12 takes a vector conversion to pieces.)
+NORMKIT_INLINE Vec16<double> widen16(const float* p) {
+  Vec16<double> r;
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] = _mm512_maskz_cvtps_pd(0xFF, _mm256_loadu_ps(p + 8 * i));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] = _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * i));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i)
+    r.part[i] = _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 2 * i))));
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) r.part[i] = vcvt_f64_f32(vld1_f32(p + 2 * i));
+#else
+  double values[kVecLanes];
+  for (int i = 0; i < kVecLanes; ++i) values[i] = static_cast<double>(p[i]);
+  r = Vec16<double>::load(values);
+#endif
+  return r;
+}
+
 #if defined(NORMKIT_X86) && defined(__F16C__) && NORMKIT_VECTOR_BYTES >= 32
 #define NORMKIT_HAVE_F16C 1
 // vcvtph2ps and vcvtps2ph handle subnormals whatever the control word says.

@@ -25,6 +25,11 @@ struct TwoSum {
   }
 };
 
+// An unevaluated sum, low being what high leaves out.
+struct DoublePair {
+  double high, low;
+};
+
 // Count, mean and sum of squared deviations. C is the type of the elements' arithmetic: for double elements the mean
 // is the unevaluated pair mean + mean_low, since a mean in one double costs every digit that the spread lies below it.
 template <typename C>

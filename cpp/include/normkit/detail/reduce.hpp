@@ -1,8 +1,12 @@
 // Statistics of one block: at most kBlock contiguous elements that share a mean.
 //
-// 32 lanes, each from +0, products rounded before they are added; then the fold. The first sweep finds the block's
-// mean as a shift k, the second sums x - k and (x - k)^2; corrected by what k missed, a block costs float work and
-// carries a double-grade mean. The block lies in L1 for the second sweep.
+// 32 lanes, each from +0, products rounded before they are added; then the fold. Two sweeps, the second over what the
+// first brought into L1:
+//   sum of x, in twice the elements' precision (double for float, pairs for double): the mean costs no digits, however
+//     far it lies from zero. Rounded to the elements' type it is the shift k.
+//   sum of (x - k)^2, in the elements' own precision for kChain additions at a time, then added to sums of twice the
+//     precision: a longer chain would round the same way again and again where the terms are alike.
+// So a block costs little more than float work and its variance is off by a few roundings at most.
 #ifndef NORMKIT_DETAIL_REDUCE_HPP_
 #define NORMKIT_DETAIL_REDUCE_HPP_
 
@@ -18,73 +22,109 @@ struct Pair {
   C first, second;
 };
 
-template <typename T>
-NORMKIT_NOINLINE Compute<T> block_sum(const T* NORMKIT_RESTRICT x, int n) {
-  using Vec = Vec16<Compute<T>>;
-  Vec low = Vec::zero(), high = Vec::zero();
-  int i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    low = low + load16(x + i);
-    high = high + load16(x + i + kVecLanes);
+// Steps of 32 elements that a sum of squares takes before it is widened.
+constexpr int kChain = 8;
+
+// 32 lanes of sums in twice the precision of C.
+template <typename C>
+struct LaneSums;
+
+template <>
+struct LaneSums<float> {
+  Vec16<double> low = Vec16<double>::zero(), high = Vec16<double>::zero();
+
+  NORMKIT_INLINE void add(Vec16<double> a, Vec16<double> b) {
+    low = low + a;
+    high = high + b;
   }
+  NORMKIT_INLINE void add(Vec16<float> a, Vec16<float> b) { add(widen(a), widen(b)); }
+  NORMKIT_INLINE DoublePair total() const { return {fold(low, high), 0.0}; }
+};
+
+template <>
+struct LaneSums<double> {
+  struct Half {
+    Vec16<double> sum = Vec16<double>::zero(), error = Vec16<double>::zero();
+    NORMKIT_INLINE void add(Vec16<double> b) {  // TwoSum in every lane
+      const Vec16<double> a = sum;
+      sum = a + b;
+      const Vec16<double> b_part = sum - a;
+      error = error + ((a - (sum - b_part)) + (b - b_part));
+    }
+  };
+  Half low, high;
+
+  NORMKIT_INLINE void add(Vec16<double> a, Vec16<double> b) {
+    low.add(a);
+    high.add(b);
+  }
+  NORMKIT_INLINE DoublePair total() const {
+    alignas(64) double sum[kLanes];
+    low.sum.store(sum);
+    high.sum.store(sum + kVecLanes);
+    double error = fold(low.error, high.error);
+    for (int half = kVecLanes; half > 0; half /= 2) {
+      for (int j = 0; j < half; ++j) {
+        const TwoSum s(sum[j], sum[j + half]);
+        sum[j] = s.sum;
+        error += s.error;
+      }
+    }
+    const TwoSum s(sum[0], error);
+    return {s.sum, s.error};
+  }
+};
+
+template <typename T>
+NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n) {
+  LaneSums<Compute<T>> sums;
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) sums.add(widen16(x + i), widen16(x + i + kVecLanes));
   if (i < n) {
     const Tail<T> tail(x + i, n - i);
-    low = low + tail.low;
-    high = high + tail.high;
+    sums.add(tail.low, tail.high);
   }
-  return fold(low, high);
+  return sums.total();
 }
 
-// (sum of x - k, sum of (x - k)^2)
-template <typename T>
-NORMKIT_INLINE Pair<Compute<T>> block_centred_sums(const T* NORMKIT_RESTRICT x, int n, Compute<T> k) {
+// Sum of (x - k)^2; kCentred = false: of x^2.
+template <bool kCentred, typename T>
+NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Compute<T> k) {
   using Vec = Vec16<Compute<T>>;
   const Vec shift = Vec::splat(k);
-  Vec low1 = Vec::zero(), high1 = low1, low2 = low1, high2 = low1;
+  LaneSums<Compute<T>> sums;
   int i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Vec low = load16(x + i) - shift;
-    const Vec high = load16(x + i + kVecLanes) - shift;
-    low1 = low1 + low;
-    high1 = high1 + high;
-    low2 = low2 + low * low;
-    high2 = high2 + high * high;
+  while (i + kLanes <= n) {
+    const int stop = n - i < kChain * kLanes ? n : i + kChain * kLanes;
+    Vec low = Vec::zero(), high = low;
+    for (; i + kLanes <= stop; i += kLanes) {
+      Vec a = load16(x + i), b = load16(x + i + kVecLanes);
+      if constexpr (kCentred) {
+        a = a - shift;
+        b = b - shift;
+      }
+      low = low + a * a;
+      high = high + b * b;
+    }
+    sums.add(low, high);
   }
   if (i < n) {
     const Tail<T> tail(x + i, n - i);
-    // Missing lanes become zero after centring: a masked lane must not add k^2.
-    const Vec low = keep_below(tail.low - shift, 0, n - i);
-    const Vec high = keep_below(tail.high - shift, kVecLanes, n - i);
-    low1 = low1 + low;
-    high1 = high1 + high;
-    low2 = low2 + low * low;
-    high2 = high2 + high * high;
+    Vec a = tail.low, b = tail.high;
+    if constexpr (kCentred) {
+      // Missing lanes become zero after centring: a masked lane must not add k^2.
+      a = keep_below(a - shift, 0, n - i);
+      b = keep_below(b - shift, kVecLanes, n - i);
+    }
+    sums.add(a * a, b * b);
   }
-  return {fold(low1, high1), fold(low2, high2)};
-}
-
-template <typename T>
-NORMKIT_INLINE Compute<T> block_sum_of_squares(const T* NORMKIT_RESTRICT x, int n) {
-  using Vec = Vec16<Compute<T>>;
-  Vec low = Vec::zero(), high = Vec::zero();
-  int i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Vec a = load16(x + i), b = load16(x + i + kVecLanes);
-    low = low + a * a;
-    high = high + b * b;
-  }
-  if (i < n) {
-    const Tail<T> tail(x + i, n - i);
-    low = low + tail.low * tail.low;
-    high = high + tail.high * tail.high;
-  }
-  return fold(low, high);
+  return sums.total().high;
 }
 
 NORMKIT_INLINE bool is_finite(double v) { return v - v == 0.0; }
 
 // Whether a float sum of squares kept its digits: no overflow, no underflow that counts.
-NORMKIT_INLINE bool squares_in_range(float s2) { return s2 >= 0x1p-90f && s2 <= 0x1p120f; }
+NORMKIT_INLINE bool squares_in_range(double s2) { return s2 >= 0x1p-90 && s2 <= 0x1p120; }
 
 // The lanes in double: for the block whose float sums left their range (a row of zeros is one), and for double blocks
 // whose values are scaled by a power of two. Sum of (x scale - k)^kPower.
@@ -109,45 +149,55 @@ NORMKIT_NOINLINE double wide_block_sum(const T* x, int n, double scale, double k
   return fold(low, high);
 }
 
-template <typename C>
-NORMKIT_INLINE Moments<C> moments_about(double n, double k, double s1, double s2);
-template <>
-NORMKIT_INLINE Moments<float> moments_about<float>(double n, double k, double s1, double s2) {
-  return {n, k + s1 / n, 0.0, s2 - s1 * s1 / n};
+// sum / n as a pair; n is at most kBlock, so that its products with the halves of the quotient are exact.
+NORMKIT_INLINE DoublePair mean_of(DoublePair sum, int n) {
+  const double count = static_cast<double>(n);
+  const double high = sum.high / count;
+  const double scaled = high * 134217729.0;  // 2^27 + 1: Veltkamp's splitting
+  const double upper = scaled - (scaled - high), lower = high - upper;
+  const double low = (((sum.high - upper * count) - lower * count) + sum.low) / count;
+  const TwoSum pair(high, low);
+  return {pair.sum, pair.error};
 }
-template <>
-NORMKIT_INLINE Moments<double> moments_about<double>(double n, double k, double s1, double s2) {
-  const TwoSum mean(k, s1 / n);
-  return {n, mean.sum, mean.error, s2 - s1 * s1 / n};
+
+// Moments about the shift k, of which `mean` is the exact mean's pair.
+template <typename C>
+NORMKIT_INLINE Moments<C> moments_about(int n, DoublePair mean, double k, double squares) {
+  const double missed = (mean.high - k) + mean.low;
+  return {static_cast<double>(n), mean.high, mean.low, squares - static_cast<double>(n) * missed * missed};
 }
 
 template <typename T>
 NORMKIT_NOINLINE Moments<Compute<T>> wide_block_moments(const T* x, int n, double scale) {
   const double k = wide_block_sum<1>(x, n, scale, 0.0) / n;
-  const double s1 = wide_block_sum<1>(x, n, scale, k);
-  const double s2 = wide_block_sum<2>(x, n, scale, k);
-  return moments_about<Compute<T>>(n, k, s1, s2);
+  const double rest = wide_block_sum<1>(x, n, scale, k) / n;
+  const TwoSum mean(k, rest);
+  return moments_about<Compute<T>>(n, {mean.sum, mean.error}, k, wide_block_sum<2>(x, n, scale, k));
 }
 
-// `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of this division.
+// `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of the division.
 template <typename T>
-NORMKIT_NOINLINE Moments<Compute<T>> block_moments(const T* x, int n, Compute<T> sum) {
+NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair sum) {
   using C = Compute<T>;
-  const C k = sum / static_cast<C>(n);
-  const Pair<C> s = block_centred_sums(x, n, k);
   if constexpr (sizeof(C) == sizeof(float)) {
-    if (!NORMKIT_LIKELY(is_finite(s.first) && squares_in_range(s.second))) return wide_block_moments(x, n, 1.0);
+    const double mean = sum.high / static_cast<double>(n);
+    const C k = static_cast<C>(mean);
+    const double squares = block_squares<true>(x, n, k);
+    if (!NORMKIT_LIKELY(squares_in_range(squares))) return wide_block_moments(x, n, 1.0);
+    return moments_about<C>(n, {mean, 0.0}, static_cast<double>(k), squares);
+  } else {
+    const DoublePair mean = mean_of(sum, n);
+    return moments_about<C>(n, mean, mean.high, block_squares<true>(x, n, mean.high));
   }
-  return moments_about<C>(n, static_cast<double>(k), static_cast<double>(s.first), static_cast<double>(s.second));
 }
 
 template <typename T>
-NORMKIT_NOINLINE double block_squares(const T* x, int n) {
-  const Compute<T> s2 = block_sum_of_squares(x, n);
+NORMKIT_INLINE double block_sum_of_squares(const T* x, int n) {
+  const double squares = block_squares<false>(x, n, Compute<T>(0));
   if constexpr (sizeof(Compute<T>) == sizeof(float)) {
-    if (!NORMKIT_LIKELY(squares_in_range(s2))) return wide_block_sum<2>(x, n, 1.0, 0.0);
+    if (!NORMKIT_LIKELY(squares_in_range(squares))) return wide_block_sum<2>(x, n, 1.0, 0.0);
   }
-  return static_cast<double>(s2);
+  return squares;
 }
 
 NORMKIT_END_NAMESPACE

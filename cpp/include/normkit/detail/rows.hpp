@@ -108,7 +108,7 @@ NORMKIT_NOINLINE void centred_statistics(const RowsProblem& p, const T* const* r
   const bool one_block = Blocks(p).only_one();
   for (Blocks b(p); b.more(); b.next()) {
     const T* x[kMaxTileRows];
-    C sum[kMaxTileRows];
+    DoublePair sum[kMaxTileRows];
     for (int r = 0; r < count; ++r) {
       x[r] = block_of(p.x, row[r], b.begin, b.length, buffer);
       sum[r] = block_sum(x[r], b.length);
@@ -131,11 +131,19 @@ NORMKIT_NOINLINE void square_statistics(const RowsProblem& p, const T* const* ro
   for (int r = 0; r < count; ++r) {
     MergeTree<Sums> tree;
     for (Blocks b(p); b.more(); b.next())
-      tree.push({block_squares(block_of(p.x, row[r], b.begin, b.length, buffer), b.length), 0.0});
+      tree.push({block_sum_of_squares(block_of(p.x, row[r], b.begin, b.length, buffer), b.length), 0.0});
     squares[r] = tree.finish().first;
   }
   for (int r = 0; r < count; ++r)
     statistics[r] = statistics_from(0.0, 0.0, squares[r], static_cast<double>(p.n), p.eps, 1.0);
+}
+
+// A power of two that takes a positive double near 1, as far as one can: at most 2^1000.
+NORMKIT_INLINE double inverse_power_of_two(double v) {
+  double scale = 1.0;
+  for (; v < 0x1p-100 && scale < 0x1p1000; v *= 0x1p100) scale *= 0x1p100;
+  for (; v > 0x1p100; v *= 0x1p-100) scale *= 0x1p-100;
+  return scale;
 }
 
 // Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by a power
@@ -150,8 +158,10 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
       if (!(magnitude <= largest)) largest = magnitude;
     }
   }
-  if (!is_finite(largest) || largest == 0.0 || (largest >= 0x1p-400 && largest <= 0x1p400)) return plain;
-  const double scale = largest < 1.0 ? 0x1p500 : 0x1p-500;
+  if (!is_finite(largest) || largest == 0.0) return plain;
+  const double root = square_root(p.eps);  // where eps is larger than the squares, it sets the scale
+  const double scale = inverse_power_of_two(root > largest ? root : largest);
+  if (scale == 1.0) return plain;
   MergeTree<Moments<double>> moments;
   MergeTree<Sums> squares;
   for (Blocks b(p); b.more(); b.next()) {

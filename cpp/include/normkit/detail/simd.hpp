@@ -48,12 +48,15 @@ struct Vec16 {
   }
 
   static NORMKIT_INLINE Vec16 load(const T* p) {
+    // Part by part: GCC does not keep an array in registers that was copied to as a whole.
     Vec16 r;
-    memcpy(r.part, p, sizeof(r.part));
+    NORMKIT_UNROLL for (int i = 0; i < kParts; ++i) memcpy(&r.part[i], p + i * PartOf<T>::kLanes, sizeof(Part));
     return r;
   }
 
-  NORMKIT_INLINE void store(T* p) const { memcpy(p, part, sizeof(part)); }
+  NORMKIT_INLINE void store(T* p) const {
+    NORMKIT_UNROLL for (int i = 0; i < kParts; ++i) memcpy(p + i * PartOf<T>::kLanes, &part[i], sizeof(Part));
+  }
 };
 
 #define NORMKIT_VEC16_OPERATOR(op)                                                    \
