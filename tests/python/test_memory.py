@@ -1,6 +1,10 @@
 """No access outside of the arrays: guard pages, read-only pages, canaries between strided rows."""
 
+import mmap
+import sys
+
 import checks
+import normkit
 import numpy as np
 import pytest
 from reference.operations import OPERATIONS
@@ -81,3 +85,54 @@ def test_gradient_canaries(op):
     checks.assert_same_bits(outs[1], dbias, "dbias")
     outs[0][...] = outs[1][...] = 77
     assert (memory == 77).all()
+
+
+@pytest.mark.skipif(sys.maxsize < 2**32, reason="needs a 64-bit address space")
+@every_dtype
+@every_operation
+def test_offsets_beyond_32_bits(op, dtype):
+    """Rows 2^31 + 11 elements apart, in memory of which only a few pages exist (onnxruntime#17014)."""
+    rows, n, apart = 2, 70, 2**31 + 11
+    case = op.make_case(rows, n)
+    x = case.from_sets(values((rows, n), dtype, "spread", 1))
+    dy = case.from_sets(values((rows, n), dtype, "plain", 2))
+    weight, bias = (values(case.parameter_shape, dtype, "plain", s) for s in (3, 4))
+    size = ((rows - 1) * apart + 2 * n) * x.itemsize
+    no_reserve = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python 3.10 does not name
+    try:
+        memory = mmap.mmap(
+            -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        )
+    except OSError:
+        pytest.skip("this system lends no large address range")
+    elements = np.frombuffer(memory, np.uint8)[: size // x.itemsize * x.itemsize].view(x.dtype)
+    expected = op.forward(x, case, weight=weight, bias=bias, eps=1e-5)
+    dx = op.backward(dy, x, case, weight=weight, bias=bias, eps=1e-5)[0]
+    stride = apart * x.itemsize
+    left = np.lib.stride_tricks.as_strided(elements, (rows, n), (stride, x.itemsize))
+    right = np.lib.stride_tricks.as_strided(elements[n:], (rows, n), (stride, x.itemsize))
+    for source, out in ((left, right), (left[::-1], right[::-1])):
+        source[...] = x
+        op.forward(source, case, weight=weight, bias=bias, eps=1e-5, out=out)
+        checks.assert_same_bits(out, expected, "y")
+        op.backward(dy, source, case, weight=weight, bias=bias, eps=1e-5, dx_out=out)
+        checks.assert_same_bits(out, dx, "dx")
+        checks.assert_same_bits(source, x, "x")
+    columns = np.lib.stride_tricks.as_strided(elements, (n, rows), (x.itemsize, stride))
+    columns[...] = x.T
+    y = getattr(normkit, op.name)(columns, n, axis=0, weight=weight, bias=bias, eps=1e-5)
+    checks.assert_same_bits(y.T, expected, "normalized over axis 0")
+
+
+@every_operation
+def test_more_elements_than_32_bits_count(op, deep):
+    """A result of 2^31 + 2^20 elements: 4.3 GB, so only on request."""
+    if not deep:
+        pytest.skip("needs 5 GB; pass --deep")
+    n = 2**20
+    row = values((1, n), "bfloat16", "spread", 1)
+    x = np.broadcast_to(row, (2**11 + 1, n))
+    y = op.forward(x, op.make_case(*x.shape), eps=1e-5)
+    expected = op.forward(row, op.make_case(1, n), eps=1e-5)[0]
+    for k in (0, 1, 2**10, 2**11 - 1, 2**11):
+        checks.assert_same_bits(y[k], expected, f"row {k}")
