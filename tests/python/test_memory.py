@@ -100,9 +100,7 @@ def test_offsets_beyond_32_bits(op, dtype):
     size = ((rows - 1) * apart + 2 * n) * x.itemsize
     no_reserve = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python 3.10 does not name
     try:
-        memory = mmap.mmap(
-            -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-        )
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)
     except OSError:
         pytest.skip("this system lends no large address range")
     elements = np.frombuffer(memory, np.uint8)[: size // x.itemsize * x.itemsize].view(x.dtype)
