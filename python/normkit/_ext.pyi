@@ -46,7 +46,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
-) -> tuple[_X, _X, _X]: ...
+) -> tuple[_X, Any, Any]: ...
 @overload
 def layer_norm(
     x: _X,
@@ -58,7 +58,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
-) -> _X | tuple[_X, _X, _X]: ...
+) -> _X | tuple[_X, Any, Any]: ...
 def layer_norm_backward(
     dy: Array,
     x: _X,
@@ -99,7 +99,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
-) -> tuple[_X, _X]: ...
+) -> tuple[_X, Any]: ...
 @overload
 def rms_norm(
     x: _X,
@@ -112,7 +112,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
-) -> _X | tuple[_X, _X]: ...
+) -> _X | tuple[_X, Any]: ...
 def rms_norm_backward(
     dy: Array,
     x: _X,

@@ -1,4 +1,6 @@
 // The extension module normkit._ext.
+#include <stdexcept>
+
 #include "array.hpp"
 #include "normkit/normkit.hpp"
 #include "ops.hpp"
@@ -49,7 +51,8 @@ PyObject* share_memory(PyObject* const* slots) {
 
 NB_MODULE(_ext, m) {
   using namespace normkit::python;
-  if (const char* error = normkit::isa_error()) raise(PyExc_ImportError, "%s", error);
+  // nanobind makes this the ImportError's own message; a Python error would only become its cause.
+  if (const char* error = normkit::isa_error()) throw std::runtime_error(error);
   import_numpy();
   m.doc() = "normkit's compiled half; use the names of the package normkit.";
   m.attr("__version__") = kVersion;
