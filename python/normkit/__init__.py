@@ -7,8 +7,8 @@ same bits for every thread count, batch split, memory layout and instruction set
 >>> import normkit as nk
 >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
 >>> nk.layer_norm(x, (3,))
-array([[-1.2247356,  0.       ,  1.2247356],
-       [-1.2247356,  0.       ,  1.2247356]], dtype=float32)
+array([[-1.2247357,  0.       ,  1.2247357],
+       [-1.2247357,  0.       ,  1.2247357]], dtype=float32)
 """
 
 from . import functional, nn

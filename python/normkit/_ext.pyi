@@ -1,6 +1,6 @@
 from typing import Any, Literal, Protocol, TypeVar, overload
 
-class Array(Protocol):
+class _Array(Protocol):
     """A NumPy array, a PyTorch tensor, a JAX array, or any other array with DLPack."""
 
     @property
@@ -10,10 +10,10 @@ class Array(Protocol):
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __dlpack_device__(self) -> Any: ...
 
-_X = TypeVar("_X", bound=Array)
+_X = TypeVar("_X", bound=_Array)
 _Shape = int | list[int] | tuple[int, ...]
 _Axis = int | list[int] | tuple[int, ...] | None
-_Grads = tuple[Array | None, Array | None] | list[Any] | None
+_Grads = tuple[_Array | None, _Array | None] | list[Any] | None
 
 __version__: str
 _compiler: str
@@ -22,13 +22,13 @@ def isa() -> str: ...
 def _isa_available() -> str: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
-def _may_share_memory(a: Array, b: Array) -> bool: ...
+def _may_share_memory(a: _Array, b: _Array) -> bool: ...
 @overload
 def layer_norm(
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
-    bias: Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
     eps: float = 1e-05,
     *,
     axis: _Axis = None,
@@ -39,37 +39,37 @@ def layer_norm(
 def layer_norm(
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
-    bias: Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
     eps: float = 1e-05,
     *,
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
-) -> tuple[_X, _X, _X]: ...
+) -> tuple[_X, Any, Any]: ...
 @overload
 def layer_norm(
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
-    bias: Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
     eps: float = 1e-05,
     *,
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
-) -> _X | tuple[_X, _X, _X]: ...
+) -> _X | tuple[_X, Any, Any]: ...
 def layer_norm_backward(
-    dy: Array,
+    dy: _Array,
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
-    bias: Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
     eps: float = 1e-05,
     *,
     axis: _Axis = None,
-    mean: Array | None = None,
-    rstd: Array | None = None,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
     dx_out: _X | None = None,
     grads_out: _Grads = None,
     accumulate: bool = False,
@@ -78,10 +78,10 @@ def layer_norm_backward(
 def rms_norm(
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
+    weight: _Array | None = None,
     eps: float | None = None,
     *,
-    bias: Array | None = None,
+    bias: _Array | None = None,
     weight_offset: float = 0.0,
     axis: _Axis = None,
     return_stats: Literal[False] = False,
@@ -91,39 +91,39 @@ def rms_norm(
 def rms_norm(
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
+    weight: _Array | None = None,
     eps: float | None = None,
     *,
-    bias: Array | None = None,
+    bias: _Array | None = None,
     weight_offset: float = 0.0,
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
-) -> tuple[_X, _X]: ...
+) -> tuple[_X, Any]: ...
 @overload
 def rms_norm(
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
+    weight: _Array | None = None,
     eps: float | None = None,
     *,
-    bias: Array | None = None,
+    bias: _Array | None = None,
     weight_offset: float = 0.0,
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
-) -> _X | tuple[_X, _X]: ...
+) -> _X | tuple[_X, Any]: ...
 def rms_norm_backward(
-    dy: Array,
+    dy: _Array,
     x: _X,
     normalized_shape: _Shape,
-    weight: Array | None = None,
+    weight: _Array | None = None,
     eps: float | None = None,
     *,
-    bias: Array | None = None,
+    bias: _Array | None = None,
     weight_offset: float = 0.0,
     axis: _Axis = None,
-    rstd: Array | None = None,
+    rstd: _Array | None = None,
     dx_out: _X | None = None,
     grads_out: _Grads = None,
     accumulate: bool = False,

@@ -195,6 +195,16 @@ void take_tensor(Array& array, PyObject* object, const dlpack::Tensor& tensor) {
       if (count > 0) stride *= array.sizes[i];
     }
   }
+  // A span that no memory has is a lie that can be seen; a smaller one is not told from the truth.
+  int64_t span = count > 0 ? limit - 1 : 0;
+  for (int32_t i = 0; count > 0 && i < tensor.ndim; ++i) {
+    const int64_t steps = array.sizes[i] - 1, stride = array.strides[i];
+    if (steps > 0 && (stride > span / steps || stride < -(span / steps)))
+      raise(PyExc_ValueError,
+            "%s is %U, whose DLPack tensor has stride %lld on axis %d, which reaches beyond memory",
+            array.name, type_text(object).ptr(), static_cast<long long>(stride), static_cast<int>(i));
+    span -= steps * (stride < 0 ? -stride : stride);
+  }
   // A pointer that is not null, so that "present" and "absent" stay apart where there are no elements.
   alignas(64) static unsigned char no_elements[64];
   array.data = count == 0 ? no_elements : static_cast<unsigned char*>(tensor.data) + tensor.byte_offset;
@@ -274,13 +284,11 @@ const dlpack::Tensor* Lease::take(PyObject* capsule, uint64_t* flags) {
 void Lease::reset() {
   if (managed_ == nullptr && versioned_ == nullptr) return;
   // Deleters run other people's code, which must not see or replace an error that is on its way out.
-  PyObject *type, *value, *trace;
-  PyErr_Fetch(&type, &value, &trace);
+  const KeepError keep;
   if (managed_ != nullptr && managed_->deleter != nullptr) managed_->deleter(managed_);
   if (versioned_ != nullptr && versioned_->deleter != nullptr) versioned_->deleter(versioned_);
   managed_ = nullptr;
   versioned_ = nullptr;
-  PyErr_Restore(type, value, trace);
 }
 
 void read_dlpack(Array& array, PyObject* object, Access access) {

@@ -59,15 +59,22 @@ nb::object shape_text(const int64_t* sizes, int32_t count) {
 }
 
 nb::object type_text(PyObject* object) {
+  const KeepError keep;  // messages are put together while an error is set
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
-  nb::object name = nb::steal(PyObject_GetAttrString(type, "__qualname__"));
-  nb::object module = nb::steal(PyObject_GetAttrString(type, "__module__"));
+  const nb::object name = nb::steal(PyObject_GetAttrString(type, "__qualname__"));
+  const nb::object module = nb::steal(PyObject_GetAttrString(type, "__module__"));
   PyErr_Clear();
-  if (!name.is_valid()) return nb::steal(PyUnicode_FromString(Py_TYPE(object)->tp_name));
-  if (!module.is_valid() || !PyUnicode_Check(module.ptr()) ||
-      PyUnicode_CompareWithASCIIString(module.ptr(), "builtins") == 0)
-    return name;
-  return nb::steal(PyUnicode_FromFormat("%U.%U", module.ptr(), name.ptr()));
+  nb::object text;
+  if (!name.is_valid() || !PyUnicode_Check(name.ptr())) {
+    text = nb::steal(PyUnicode_FromString(Py_TYPE(object)->tp_name));
+  } else if (!module.is_valid() || !PyUnicode_Check(module.ptr()) ||
+             PyUnicode_CompareWithASCIIString(module.ptr(), "builtins") == 0) {
+    text = name;
+  } else {
+    text = nb::steal(PyUnicode_FromFormat("%U.%U", module.ptr(), name.ptr()));
+  }
+  if (!text.is_valid()) nb::raise_python_error();
+  return text;
 }
 
 }  // namespace normkit::python

@@ -19,6 +19,18 @@ namespace normkit::python {
 // argument (KeyboardInterrupt, MemoryError, ...) pass unchanged.
 [[noreturn]] void raise_from_current(PyObject* type, const char* format, ...);
 
+// Puts the error that is set now aside and back again: for code that must run in between.
+class KeepError {
+ public:
+  KeepError() { PyErr_Fetch(&type_, &value_, &trace_); }
+  KeepError(const KeepError&) = delete;
+  KeepError& operator=(const KeepError&) = delete;
+  ~KeepError() { PyErr_Restore(type_, value_, trace_); }
+
+ private:
+  PyObject *type_, *value_, *trace_;
+};
+
 // "(2, 3)", "(5,)", "()"
 nb::object shape_text(const int64_t* sizes, int32_t count);
 

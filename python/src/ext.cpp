@@ -1,4 +1,7 @@
 // The extension module normkit._ext.
+#include <climits>
+#include <stdexcept>
+
 #include "array.hpp"
 #include "normkit/normkit.hpp"
 #include "ops.hpp"
@@ -24,17 +27,31 @@ constexpr const char* kCompiler = "msvc " NORMKIT_TEXT(_MSC_VER);
 constexpr const char* kCompiler = "unknown";
 #endif
 
-void set_threads(const nb::handle& n) {
-  const nb::object index = nb::steal(PyBool_Check(n.ptr()) ? nullptr : PyNumber_Index(n.ptr()));
+PyObject* set_threads(PyObject* const* slots) {
+  PyObject* n = slots[0];
+  const nb::object index = nb::steal(PyBool_Check(n) ? nullptr : PyNumber_Index(n));
   if (!index.is_valid()) {
     PyErr_Clear();
-    raise(PyExc_TypeError, "n is %R; it should be an integer", n.ptr());
+    raise(PyExc_TypeError, "n is %R; it should be an integer", n);
   }
   int overflow = 0;
   const long threads = PyLong_AsLongAndOverflow(index.ptr(), &overflow);
-  if (overflow != 0 || threads < 1 || threads > 65536)
-    raise(PyExc_ValueError, "n is %R; it should be a number of threads, at least 1", n.ptr());
+  if (overflow != 0 || threads < 1 || threads > INT_MAX)
+    raise(PyExc_ValueError, "n is %R; it should be a number of threads, at least 1", n);
   set_num_threads(static_cast<int>(threads));
+  Py_RETURN_NONE;
+}
+
+PyObject* get_threads(PyObject* const*) {
+  return PyLong_FromLong(get_num_threads());
+}
+
+PyObject* isa_name(PyObject* const*) {
+  return PyUnicode_FromString(isa());
+}
+
+PyObject* isa_names(PyObject* const*) {
+  return PyUnicode_FromString(isa_available());
 }
 
 PyObject* share_memory(PyObject* const* slots) {
@@ -49,7 +66,8 @@ PyObject* share_memory(PyObject* const* slots) {
 
 NB_MODULE(_ext, m) {
   using namespace normkit::python;
-  if (const char* error = normkit::isa_error()) raise(PyExc_ImportError, "%s", error);
+  // nanobind makes this the ImportError's own message; a Python error would only become its cause.
+  if (const char* error = normkit::isa_error()) throw std::runtime_error(error);
   import_numpy();
   m.doc() = "normkit's compiled half; use the names of the package normkit.";
   m.attr("__version__") = kVersion;
@@ -60,16 +78,17 @@ NB_MODULE(_ext, m) {
   Function<share_memory>::add(m.ptr(), "_may_share_memory(a, b)",
                               "Whether the memory ranges of two arrays overlap.");
 
-  m.def(
-      "isa", &normkit::isa,
-      "Name of the instruction set in use: 'baseline', 'avx2', 'avx512' or 'neon'. The environment variable\n"
-      "NORMKIT_ISA chooses another one; results are the same bits with all of them.");
-  m.def("_isa_available", &normkit::isa_available, "Instruction sets compiled in that this processor has.");
-  m.def("get_num_threads", &normkit::get_num_threads,
-        "Number of threads that a call may use: at first NORMKIT_NUM_THREADS, else OMP_NUM_THREADS, else the "
-        "processors\n"
-        "that this process may use.");
-  m.def(
-      "set_num_threads", &set_threads, nb::arg("n"),
-      "Sets the number of threads that a call may use, for all Python threads. Results never depend on it.");
+  Function<isa_name>::add(m.ptr(), "isa()",
+                          "Name of the instruction set in use: 'baseline', 'avx2', 'avx512' or 'neon'.\n\n"
+                          "The environment variable NORMKIT_ISA chooses another one; results are the same "
+                          "bits with all of them.");
+  Function<isa_names>::add(m.ptr(), "_isa_available()",
+                           "Instruction sets compiled in that this processor has, separated by spaces.");
+  Function<get_threads>::add(
+      m.ptr(), "get_num_threads()",
+      "Number of threads that a call may use.\n\n"
+      "At first NORMKIT_NUM_THREADS, else OMP_NUM_THREADS, else the processors that this process may use.");
+  Function<set_threads>::add(m.ptr(), "set_num_threads(n)",
+                             "Set the number of threads that a call may use, in the whole process.\n\n"
+                             "Results never depend on it.");
 }

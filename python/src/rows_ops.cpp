@@ -58,6 +58,11 @@ struct Gradients {
               names[i]);
       *views[i] = call.gradient(*parameters[i], given_arrays[i], names[i], &operands[1 + i]);
     }
+    // The operation never sees the bias, whose values do not matter; it must not be overwritten all the same.
+    for (const Operand* out : operands) {
+      if (out != nullptr && bias != nullptr && extent_of(out->array).overlaps(extent_of(*bias)))
+        raise(PyExc_ValueError, "%s shares memory with bias; it should be separate memory", out->array.name);
+    }
   }
 };
 

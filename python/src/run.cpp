@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <thread>
 
 namespace normkit::python {
 namespace {
@@ -15,6 +16,17 @@ constexpr int64_t kPieceBytes = 2 * 1024 * 1024;
 
 // An address that tells threads apart.
 thread_local char thread_mark;
+
+// PyEval_RestoreThread, for a thread that may be a daemon thread while the interpreter exits: CPython then
+// ends the thread by unwinding its stack, past destructors that need the GIL. The thread waits for the end of
+// the process instead.
+void take_gil(PyThreadState* state) {
+  try {
+    PyEval_RestoreThread(state);
+  } catch (...) {
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+}
 
 struct Watch {
   const Plan* plan = nullptr;
@@ -30,7 +42,7 @@ struct Watch {
   void check_signals() {
     const Clock::time_point now = Clock::now();
     if (now - last < kSignalInterval) return;
-    PyEval_RestoreThread(released);
+    take_gil(released);
     if (PyErr_CheckSignals() != 0) stop.store(true, std::memory_order_relaxed);
     released = PyEval_SaveThread();
     last = Clock::now();
@@ -70,7 +82,7 @@ void run_released(const Plan& plan) {
       run_range(&watch, 0, p.tasks);
     }
   }
-  PyEval_RestoreThread(watch.released);
+  take_gil(watch.released);
   if (watch.stop.load(std::memory_order_relaxed)) nb::raise_python_error();
 }
 

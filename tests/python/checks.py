@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from reference.recipe import fingerprint
-from reference.wide import COMPUTE, UNIT, WIDE, ulp, wide
+from reference.wide import COMPUTE, FORMAT, LARGEST, UNIT, WIDE, ulp, wide
 
 COUNT = SimpleNamespace(values=0)
 WORST = {}  # (operation, what, dtype) -> (error, where)
@@ -174,5 +174,8 @@ def assert_gradient(operation, what, actual, exact, terms, where, compute=None, 
     if accumulated is not None:  # the sum with what was there before rounds once more
         exact = exact + wide(accumulated)
         bound = bound + ulp(np.abs(exact) * WIDE(1.001) + bound, dtype) / 2
+    limit = WIDE(LARGEST[dtype]) * (1 + WIDE(2) ** -FORMAT[dtype][0])  # what lies beyond rounds to infinity
+    infinite = np.isinf(wide(to_numpy(actual))) & (np.abs(exact) + bound >= limit)
+    exact = np.where(infinite, np.copysign(WIDE(np.inf), exact), exact)
     share = assert_within(actual, exact, bound, f"{operation} {what} {dtype} {where}")
     remember(operation, f"{what} (share)", dtype, share.max(initial=0), where)

@@ -39,7 +39,7 @@ def check(op, rows, n, dtype, family="normal", eps=1e-5, seed=0, parameter_dtype
 
 @every_dtype
 @every_operation
-def test_every_size_to_70(op, dtype, deep):
+def test_every_size_to_70(op, dtype):
     for n in range(1, 71):
         for family in FAMILIES:
             check(op, 1 + n % 5, n, dtype, family)

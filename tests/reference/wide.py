@@ -76,7 +76,7 @@ def sum_pair(x, axis):
     axis = axis if isinstance(axis, tuple) else (axis,)
     kept = tuple(1 if i in axis else size for i, size in enumerate(x.shape))
     order = axis + tuple(i for i in range(x.ndim) if i not in axis)
-    hi = np.transpose(x, order).reshape((-1,) + tuple(x.shape[i] for i in order[len(axis) :]))
+    hi = np.transpose(x, order).reshape((-1, *(x.shape[i] for i in order[len(axis) :])))
     lo = np.zeros_like(hi)
     while len(hi) > 1:
         half = len(hi) // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
+import os
 import statistics
 import sys
 import threading
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 import normkit
 from normkit.bench import cases
@@ -22,6 +23,8 @@ from normkit.bench.peers import PEERS, Peer, Unavailable
 SAMPLE_SECONDS = 2e-3
 LATENCY_SHAPE = (1, 768)
 VOID_SHARE = 0.10
+BUSY_SHARE = 0.05
+MEMCPY_SAMPLES = 15
 # Processor time of other cores is booked at timer ticks, up to 4 ms apart: look over two of them.
 IDLE_SECONDS = 9e-3
 IDLE_LIMIT_SECONDS = 0.3
@@ -48,6 +51,7 @@ class Group(NamedTuple):
     absent: dict[str, str]
     memcpy_before: float
     memcpy_after: float
+    others: float  # processors kept busy by other processes meanwhile
 
     @property
     def void(self) -> bool:
@@ -55,49 +59,63 @@ class Group(NamedTuple):
         fast, slow = sorted((self.memcpy_before, self.memcpy_after))
         return slow > fast * (1 + VOID_SHARE)
 
+    @property
+    def busy(self) -> bool:
+        """Whether other processes took so much time that threads may have waited for a processor."""
+        return self.others > BUSY_SHARE
+
 
 class Copy:
     """np.copyto between two arrays of ``size`` bytes together, each thread its own part, over and over.
 
     The threads meet once before and once after a sample, not for every copy: an upper line, no thread pool.
+    One call of np.copyto makes many copies, each shifted by a cache line from the one before: separate calls
+    from several threads would wait for the interpreter's lock.
     """
 
-    def __init__(self, size: int, threads: int, memory: str):
-        source = np.ones(max(1, size // 2), np.uint8)
+    SHIFT = 64
+
+    def __init__(self, size: int, threads: int, memory: str) -> None:
         self._natural = memory == "natural"
-        target = np.ones_like(source)
-        cuts = [len(source) * index // threads for index in range(threads + 1)]
-        self._parts = [(target[a:b], source[a:b]) for a, b in itertools.pairwise(cuts)]
+        self._part = max(1, size // 2 // threads)
+        self._at_once = max(1, self._part // (16 * self.SHIFT))
         self._meet = threading.Barrier(threads)
         self._count = 0
-        for part in self._parts[1:]:
-            threading.Thread(target=self._work, args=(part,), daemon=True).start()
+        pairs = [(self._array(), self._array()) for _ in range(threads)]
+        self._own = pairs[0]
+        for pair in pairs[1:]:
+            threading.Thread(target=self._work, args=pair, daemon=True).start()
 
     def repeat(self, count: int) -> None:
         """``count`` copies on all threads."""
         self._count = count
         self._meet.wait()
-        self._copy(*self._parts[0])
+        self._copy(*self._own)
         self._meet.wait()
 
     def close(self) -> None:
         """Ends the threads."""
         self._meet.abort()
 
-    def _work(self, part: tuple[Array, Array]) -> None:
+    def _array(self) -> Array:
+        return np.ones(self._part + self.SHIFT * self._at_once, np.uint8)
+
+    def _work(self, target: Array, source: Array) -> None:
         with contextlib.suppress(threading.BrokenBarrierError):
             while True:
                 self._meet.wait()
-                self._copy(*part)
+                self._copy(target, source)
                 self._meet.wait()
 
     def _copy(self, target: Array, source: Array) -> None:
         if self._natural:
             for _ in range(self._count):
-                source.copy()
-        else:
-            for _ in range(self._count):
-                np.copyto(target, source)
+                source[: self._part].copy()
+            return
+        for begin in range(0, self._count, self._at_once):
+            shape = (min(self._at_once, self._count - begin), self._part)
+            strides = (self.SHIFT, 1)
+            np.copyto(as_strided(target, shape, strides), as_strided(source, shape, strides))
 
 
 def load_peers(names: list[str]) -> list[Peer]:
@@ -142,11 +160,13 @@ def measure(case: Case, peers: list[Peer], samples: int) -> Group:
     copy = Copy(case.bytes, case.threads, case.memory)
     repeats = {name: _repeater(call) for name, call in calls.items()} | {"memcpy": copy.repeat}
     with normkit.num_threads(case.threads):
-        before = time_in_turn({"memcpy": copy.repeat}, 10, case.threads)["memcpy"].median
+        begin, others_begin = time.perf_counter(), _others_seconds()
+        before = time_in_turn({"memcpy": copy.repeat}, MEMCPY_SAMPLES, case.threads)["memcpy"].median
         timings = time_in_turn(repeats, samples, case.threads)
-        after = time_in_turn({"memcpy": copy.repeat}, 10, case.threads)["memcpy"].median
+        after = time_in_turn({"memcpy": copy.repeat}, MEMCPY_SAMPLES, case.threads)["memcpy"].median
+        others = (_others_seconds() - others_begin) / (time.perf_counter() - begin)
     copy.close()
-    return Group(case, timings, wrong, absent, before, after)
+    return Group(case, timings, wrong, absent, before, after, others)
 
 
 def latencies(peers: list[Peer], samples: int, memory: str) -> dict[str, Timing]:
@@ -215,6 +235,17 @@ def _calibrate(repeat: Repeat) -> int:
         if elapsed >= SAMPLE_SECONDS / 2:
             return max(1, round(count * SAMPLE_SECONDS / elapsed))
         count *= 2
+
+
+def _others_seconds() -> float:
+    """Processor time that other processes have used so far; 0 where the system does not tell."""
+    try:
+        with open("/proc/stat") as file:
+            fields = [int(field) for field in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return 0.0
+    idle = sum(fields[3:5])  # the order is user, nice, system, idle, iowait, irq, softirq, steal
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def _repeater(call: Callable[[], object]) -> Repeat:

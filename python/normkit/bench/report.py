@@ -82,8 +82,9 @@ no true out= here and allocate; the C library was told to keep what they free, s
     return f"""
 Right of the bar: time of the peer / time of normkit (above 1: normkit is faster). GB/s counts what must be
 read and written at least; memcpy moves as many bytes, on as many threads, which do not wait for one another.
-void: memcpy moved by more than 10 % during the group. Every backward is given the saved statistics, only
-PyTorch's RMSNorm goes through autograd.
+void: memcpy moved by more than 10 % during the group. busy: other processes kept more than 5 % of a
+processor, which slows threads that wait for one another out of all proportion. Every backward is given the
+saved statistics; only PyTorch's RMSNorm goes through autograd.
 {outputs}"""
 
 
@@ -95,8 +96,10 @@ def as_data(groups: list[Group], latencies: dict[str, Timing]) -> dict[str, Any]
                 **group.case._asdict(),
                 "bytes": group.case.bytes,
                 "void": group.void,
+                "busy": group.busy,
                 "memcpy_before": group.memcpy_before,
                 "memcpy_after": group.memcpy_after,
+                "others": group.others,
                 "timings": {name: timing._asdict() for name, timing in group.timings.items()},
                 "wrong": group.wrong,
                 "absent": group.absent,
@@ -120,7 +123,7 @@ def _line(group: Group, others: list[str]) -> str:
         line += f"{cell:>{NAME_WIDTH}}"
     if "normkit" in group.wrong:
         line += "  normkit WRONG"
-    return line + ("  void" if group.void else "")
+    return line + ("  void" if group.void else "") + ("  busy" if group.busy else "")
 
 
 def _huge_pages() -> str:

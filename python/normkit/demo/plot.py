@@ -46,7 +46,7 @@ def _draw(panel: Any, results: list[Result]) -> None:
         if not finite.all():
             last = np.flatnonzero(finite)[-1]
             end = (share[last], median[last])
-            panel.plot(*end, "X", color=color, ms=10, zorder=3)
+            panel.plot(*end, "X", color=color, ms=10, zorder=3, clip_on=False)
             panel.annotate("diverged", end, (8, 4), textcoords="offset points", color=color)
     panel.axhline(GUESSING, color="0.5", lw=1, ls=(0, (1, 2)), label="guessing")
     panel.set_yscale("log")

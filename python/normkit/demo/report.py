@@ -71,22 +71,24 @@ def _times_gentle(rate: float) -> str:
 
 
 def _outcome(results: list[Result]) -> str:
-    """For example: trained in all 5 runs: LayerNorm, RMSNorm; in none: no norm."""
+    """For example: trained in all 5 runs: LayerNorm, RMSNorm; trained in none: no norm."""
     groups: dict[int, list[str]] = {}
     for result in results:
         groups.setdefault(int((result.accuracies >= TRAINED).sum()), []).append(result.method)
     runs = len(results[0].runs)
-    share = {trained: f"in {trained} of {runs} runs" for trained in groups}
-    share |= {0: "in none", runs: f"in all {runs} runs"} if runs > 1 else {0: "not", 1: "yes"}
-    parts = [f"{share[trained]}: {', '.join(groups[trained])}" for trained in sorted(groups, reverse=True)]
-    return "trained " + "; ".join(parts)
+    label = {trained: f"trained in {trained} of {runs} runs" for trained in groups}
+    label |= {0: "trained in none", runs: f"trained in all {runs} runs"}
+    if runs == 1:
+        label = {0: "not trained", 1: "trained"}
+    parts = [f"{label[trained]}: {', '.join(groups[trained])}" for trained in sorted(groups, reverse=True)]
+    return "; ".join(parts)
 
 
 def _best_loss(results: list[Result]) -> str:
     """The lowest median of the final losses, if there is one."""
     finals = {result.method: float(np.median(result.losses[:, -1])) for result in results}
     best = min(finals, key=lambda method: finals[method])
-    return f" Lowest final loss: {best}, {_loss(finals[best])}." if np.isfinite(finals[best]) else ""
+    return f"\n  Lowest final loss: {best}, {_loss(finals[best])}." if np.isfinite(finals[best]) else ""
 
 
 def _count(number: int, noun: str) -> str:

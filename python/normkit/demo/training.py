@@ -11,7 +11,8 @@ import contextlib
 import importlib
 import math
 import time
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +117,7 @@ def train_all(settings: Settings, digits: Digits) -> list[Result]:
     cases = [(name, rate, method) for name, rate in RATES.items() for method in METHODS]
     results = []
     total = len(cases) * settings.repeats
-    with _one_blas_thread(), tqdm(total=total, unit="run", disable=None, leave=False) as bar:
+    with one_thread(), tqdm(total=total, unit="run", disable=None, leave=False) as bar:
         for rate_name, rate, method in cases:
             bar.set_description(f"{method.name}, rate {rate:g}")
             runs = []
@@ -157,7 +158,12 @@ def train(method: Method, rate: float, settings: Settings, repeat: int, digits: 
     return Run(losses, float(recognized.mean()), seconds, norm_seconds)
 
 
-def _one_blas_thread() -> contextlib.AbstractContextManager[Any]:
-    """Matrix products on one thread: as fast for these sizes, and the same digits on any number of cores."""
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """NumPy's matrix products and normkit on one thread: arrays this small gain nothing from more.
+
+    The products then also give the same digits on any number of cores; normkit does so anyway.
+    """
     limits = importlib.import_module("threadpoolctl").threadpool_limits  # scikit-learn depends on it
-    return cast(contextlib.AbstractContextManager[Any], limits(1, user_api="blas"))
+    with limits(1, user_api="blas"), normkit.num_threads(1):
+        yield
