@@ -22,6 +22,8 @@ struct Pair {
   C first, second;
 };
 
+NORMKIT_INLINE bool is_finite(double v) { return v - v == 0.0; }
+
 // Steps of 32 elements that a sum of squares takes before it is widened.
 constexpr int kChain = 8;
 
@@ -59,6 +61,8 @@ struct LaneSums<double> {
     high.add(b);
   }
   NORMKIT_INLINE DoublePair total() const {
+    const double plain = fold(low.sum, high.sum);
+    if (!is_finite(plain)) return {plain, 0.0};  // an infinity has no error term
     alignas(64) double sum[kLanes];
     low.sum.store(sum);
     high.sum.store(sum + kVecLanes);
@@ -120,8 +124,6 @@ NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Comput
   }
   return sums.total().high;
 }
-
-NORMKIT_INLINE bool is_finite(double v) { return v - v == 0.0; }
 
 // Whether a float sum of squares kept its digits: no overflow, no underflow that counts.
 NORMKIT_INLINE bool squares_in_range(double s2) { return s2 >= 0x1p-90 && s2 <= 0x1p120; }
