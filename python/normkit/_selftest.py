@@ -29,7 +29,7 @@ EPS = 1e-5
 DIGEST_DTYPES = (np.float32, np.float64, np.float16)
 DIGEST_SHAPES = [(3, 1), (331, 771), (5, 4097)]
 # SHA-256 over digest(); whoever changes the numerical contract on purpose prints the new one with --digest.
-PUBLISHED_DIGEST = "18e5cded61c8a8ebae53095ac274358115e3ec73b55cc0f04f5543838d67ea4d"
+PUBLISHED_DIGEST = "e1eec5c7890a399fb30b019377590492e1d8bfca1124818e04f9888ced26fc08"
 
 
 class Family(NamedTuple):
