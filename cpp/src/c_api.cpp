@@ -7,10 +7,18 @@ namespace {
 
 using namespace normkit;
 
-ConstView input(const normkit_view& v) { return {v.data, static_cast<DType>(v.dtype), v.strides}; }
-View output(const normkit_view& v) { return {v.data, static_cast<DType>(v.dtype), v.strides}; }
-RowsShape rows(const normkit_rows_shape* s) { return {s->outer, s->inner, s->size}; }
-int32_t code(Status status) { return static_cast<int32_t>(status); }
+ConstView input(const normkit_view& v) {
+  return {v.data, static_cast<DType>(v.dtype), v.strides};
+}
+View output(const normkit_view& v) {
+  return {v.data, static_cast<DType>(v.dtype), v.strides};
+}
+RowsShape rows(const normkit_rows_shape* s) {
+  return {s->outer, s->inner, s->size};
+}
+int32_t code(Status status) {
+  return static_cast<int32_t>(status);
+}
 
 // Fields that both operations over rows have.
 template <typename Args>
@@ -73,7 +81,8 @@ size_t normkit_layer_norm_backward_workspace_bytes(const normkit_rows_shape* sha
   return layer_norm_backward_workspace_bytes(rows(shape), layer_norm_args(args));
 }
 
-size_t normkit_rms_norm_backward_workspace_bytes(const normkit_rows_shape* shape, const normkit_rows_backward* args) {
+size_t normkit_rms_norm_backward_workspace_bytes(const normkit_rows_shape* shape,
+                                                 const normkit_rows_backward* args) {
   return rms_norm_backward_workspace_bytes(rows(shape), rms_norm_args(args));
 }
 
@@ -82,14 +91,22 @@ int32_t normkit_layer_norm_backward(const normkit_rows_shape* shape, const normk
   return code(layer_norm_backward(rows(shape), layer_norm_args(args), {workspace, workspace_bytes}));
 }
 
-int32_t normkit_rms_norm_backward(const normkit_rows_shape* shape, const normkit_rows_backward* args, void* workspace,
-                                  size_t workspace_bytes) {
+int32_t normkit_rms_norm_backward(const normkit_rows_shape* shape, const normkit_rows_backward* args,
+                                  void* workspace, size_t workspace_bytes) {
   return code(rms_norm_backward(rows(shape), rms_norm_args(args), {workspace, workspace_bytes}));
 }
 
-const char* normkit_status_message(int32_t status) { return status_message(static_cast<Status>(status)); }
-const char* normkit_isa(void) { return isa(); }
-int32_t normkit_get_num_threads(void) { return get_num_threads(); }
-void normkit_set_num_threads(int32_t threads) { set_num_threads(threads); }
+const char* normkit_status_message(int32_t status) {
+  return status_message(static_cast<Status>(status));
+}
+const char* normkit_isa(void) {
+  return isa();
+}
+int32_t normkit_get_num_threads(void) {
+  return get_num_threads();
+}
+void normkit_set_num_threads(int32_t threads) {
+  set_num_threads(threads);
+}
 
 }  // extern "C"

@@ -1,4 +1,5 @@
-// Chooses the instruction set once, and forwards every entry point to its table. Built for the oldest processor.
+// Chooses the instruction set once, and forwards every entry point to its table. Built for the oldest
+// processor.
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,9 +15,13 @@ struct Candidate {
   bool (*supported)();
 };
 
-bool always() { return true; }
+bool always() {
+  return true;
+}
 #if defined(__x86_64__) || defined(_M_X64)
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+}
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -82,17 +87,23 @@ const Choice& choice() {
 
 }  // namespace
 
-const char* isa() noexcept { return choice().name; }
-const char* isa_error() noexcept { return choice().error[0] != '\0' ? choice().error : nullptr; }
-const char* isa_available() noexcept { return choice().available; }
+const char* isa() noexcept {
+  return choice().name;
+}
+const char* isa_error() noexcept {
+  return choice().error[0] != '\0' ? choice().error : nullptr;
+}
+const char* isa_available() noexcept {
+  return choice().available;
+}
 
 inline namespace compiled {
-#define NORMKIT_OPERATION(name, Shape, Args)                                                              \
-  size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept {                          \
-    return choice().table->name##_workspace_bytes(shape, args);                                           \
-  }                                                                                                       \
-  Status name##_plan(const Shape& shape, const Args& args, Workspace workspace, Plan* plan) noexcept {    \
-    return choice().table->name##_plan(shape, args, workspace, plan);                                     \
+#define NORMKIT_OPERATION(name, Shape, Args)                                                           \
+  size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept {                       \
+    return choice().table->name##_workspace_bytes(shape, args);                                        \
+  }                                                                                                    \
+  Status name##_plan(const Shape& shape, const Args& args, Workspace workspace, Plan* plan) noexcept { \
+    return choice().table->name##_plan(shape, args, workspace, plan);                                  \
   }
 #include "kernel_list.inc"
 #undef NORMKIT_OPERATION

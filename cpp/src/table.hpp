@@ -2,16 +2,13 @@
 #ifndef NORMKIT_SRC_TABLE_HPP_
 #define NORMKIT_SRC_TABLE_HPP_
 
-#include "normkit/executor.hpp"
-#include "normkit/layer_norm.hpp"
-#include "normkit/rms_norm.hpp"
-#include "normkit/types.hpp"
+#include "normkit/normkit.hpp"
 
 namespace normkit {
 
 struct OperationTable {
-#define NORMKIT_OPERATION(name, Shape, Args)                                \
-  size_t (*name##_workspace_bytes)(const Shape&, const Args&) noexcept;     \
+#define NORMKIT_OPERATION(name, Shape, Args)                            \
+  size_t (*name##_workspace_bytes)(const Shape&, const Args&) noexcept; \
   Status (*name##_plan)(const Shape&, const Args&, Workspace, Plan*) noexcept;
 #include "kernel_list.inc"
 #undef NORMKIT_OPERATION

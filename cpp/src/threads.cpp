@@ -1,19 +1,19 @@
 // The compiled library's threads: how many, and an OpenMP executor that a forked child does not hang in.
-#include <atomic>
 #include <stdlib.h>
+#include <atomic>
 
 #if defined(__linux__)
-#include <sched.h>
-#include <stdio.h>
+#  include <sched.h>
+#  include <stdio.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
+#  include <pthread.h>
 #endif
 #include <thread>
 
 #include "normkit/normkit.hpp"
 #if defined(_OPENMP)
-#include "normkit/exec_openmp.hpp"
+#  include "normkit/exec_openmp.hpp"
 #endif
 
 namespace normkit {
@@ -55,36 +55,43 @@ std::atomic<int>& thread_count() {
 
 #if defined(_OPENMP)
 
-// After a fork the child has the runtime's memory but not its threads, and would wait for them for ever. So a child
-// whose parent had started them runs on its own thread only.
+// After a fork the child has the runtime's memory but not its threads, and would wait for them for ever. So a
+// child whose parent had started them runs on its own thread only.
 std::atomic<bool> threads_started{false};
 std::atomic<bool> threads_lost{false};
 
 void note_start() {
   if (threads_started.exchange(true)) return;
-#if defined(__unix__) || defined(__APPLE__)
+#  if defined(__unix__) || defined(__APPLE__)
   pthread_atfork(nullptr, nullptr, [] { threads_lost.store(true); });
-#endif
+#  endif
 }
 
 void parallel_for(void*, int64_t tasks, TaskFunction task, void* argument) {
   int threads = get_num_threads();
-  if (threads <= 1 || tasks <= 1 || threads_lost.load(std::memory_order_relaxed)) return task(argument, 0, tasks);
+  if (threads <= 1 || tasks <= 1 || threads_lost.load(std::memory_order_relaxed))
+    return task(argument, 0, tasks);
   note_start();
   detail::openmp_parallel_for(&threads, tasks, task, argument);
 }
 
 #else
 
-void parallel_for(void*, int64_t tasks, TaskFunction task, void* argument) { task(argument, 0, tasks); }
+void parallel_for(void*, int64_t tasks, TaskFunction task, void* argument) {
+  task(argument, 0, tasks);
+}
 
 #endif
 
-int concurrency(void*) { return get_num_threads(); }
+int concurrency(void*) {
+  return get_num_threads();
+}
 
 }  // namespace
 
-int get_num_threads() noexcept { return thread_count().load(std::memory_order_relaxed); }
+int get_num_threads() noexcept {
+  return thread_count().load(std::memory_order_relaxed);
+}
 
 void set_num_threads(int threads) noexcept {
   if (threads >= 1) thread_count().store(threads < 1024 ? threads : 1024, std::memory_order_relaxed);

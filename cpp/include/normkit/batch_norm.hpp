@@ -24,7 +24,7 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 #if !defined(NORMKIT_COMPILED)
-#include "normkit/detail/channels_plan.hpp"
+#  include "normkit/detail/channels_plan.hpp"
 
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -34,17 +34,17 @@ inline size_t batch_norm_workspace_bytes(const ChannelsShape& shape, const Batch
 }
 
 inline Status batch_norm_plan(const ChannelsShape& shape, const BatchNormArgs& args, Workspace workspace,
-                             Plan* plan) noexcept {
+                              Plan* plan) noexcept {
   return detail::channels_forward_plan(detail::ChannelSets::kBatch, shape, args, 1, workspace, plan);
 }
 
 inline size_t batch_norm_backward_workspace_bytes(const ChannelsShape& shape,
-                                                 const BatchNormBackwardArgs& args) noexcept {
+                                                  const BatchNormBackwardArgs& args) noexcept {
   return detail::channels_backward_bytes(shape, args);
 }
 
 inline Status batch_norm_backward_plan(const ChannelsShape& shape, const BatchNormBackwardArgs& args,
-                                      Workspace workspace, Plan* plan) noexcept {
+                                       Workspace workspace, Plan* plan) noexcept {
   return detail::channels_backward_plan(detail::ChannelSets::kBatch, shape, args, 1, workspace, plan);
 }
 

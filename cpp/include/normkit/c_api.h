@@ -1,7 +1,7 @@
-/* C interface of the compiled library (link normkit::normkit). Arguments as in the C++ headers, whose comments say
- * what each operation computes and requires; strides are in elements, NULL means C-contiguous; a view without data is
- * absent. Work runs on the library's threads. Returns 0, or a normkit::Status that normkit_status_message explains;
- * then nothing was written. */
+/* C interface of the compiled library (link normkit::normkit). Arguments as in the C++ headers, whose
+ * comments say what each operation computes and requires; strides are in elements, NULL means C-contiguous; a
+ * view without data is absent. Work runs on the library's threads. Returns 0, or a normkit::Status that
+ * normkit_status_message explains; then nothing was written. */
 #ifndef NORMKIT_C_API_H_
 #define NORMKIT_C_API_H_
 
@@ -49,10 +49,12 @@ NORMKIT_API size_t normkit_layer_norm_backward_workspace_bytes(const normkit_row
                                                                const normkit_rows_backward* args);
 NORMKIT_API size_t normkit_rms_norm_backward_workspace_bytes(const normkit_rows_shape* shape,
                                                              const normkit_rows_backward* args);
-NORMKIT_API int32_t normkit_layer_norm_backward(const normkit_rows_shape* shape, const normkit_rows_backward* args,
-                                                void* workspace, size_t workspace_bytes);
-NORMKIT_API int32_t normkit_rms_norm_backward(const normkit_rows_shape* shape, const normkit_rows_backward* args,
-                                              void* workspace, size_t workspace_bytes);
+NORMKIT_API int32_t normkit_layer_norm_backward(const normkit_rows_shape* shape,
+                                                const normkit_rows_backward* args, void* workspace,
+                                                size_t workspace_bytes);
+NORMKIT_API int32_t normkit_rms_norm_backward(const normkit_rows_shape* shape,
+                                              const normkit_rows_backward* args, void* workspace,
+                                              size_t workspace_bytes);
 
 NORMKIT_API const char* normkit_status_message(int32_t status);
 NORMKIT_API const char* normkit_isa(void);

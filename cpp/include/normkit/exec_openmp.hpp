@@ -10,10 +10,12 @@ namespace normkit {
 
 namespace detail {
 
-inline int openmp_concurrency(void* context) { return *static_cast<const int*>(context); }
+inline int openmp_concurrency(void* context) {
+  return *static_cast<const int*>(context);
+}
 
-// Static, contiguous shares. One thread, or a call from inside a parallel region, stays on the calling thread and
-// does not enter the runtime.
+// Static, contiguous shares. One thread, or a call from inside a parallel region, stays on the calling thread
+// and does not enter the runtime.
 inline void openmp_parallel_for(void* context, int64_t tasks, TaskFunction task, void* argument) {
   const int limit = *static_cast<const int*>(context);
   const int threads = tasks < limit ? static_cast<int>(tasks) : limit;

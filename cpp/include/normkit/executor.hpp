@@ -1,8 +1,8 @@
 // Who runs the work: an operation is a Plan of at most three phases of independent tasks.
 //
-// Phases run one after the other; the tasks of a phase run in any order, on any thread, in any grouping. The result's
-// bits do not depend on any of it. An Executor hands tasks to threads; an engine with a scheduler of its own can take
-// the Plan and call run() itself.
+// Phases run one after the other; the tasks of a phase run in any order, on any thread, in any grouping. The
+// result's bits do not depend on any of it. An Executor hands tasks to threads; an engine with a scheduler of
+// its own can take the Plan and call run() itself.
 #ifndef NORMKIT_EXECUTOR_HPP_
 #define NORMKIT_EXECUTOR_HPP_
 
@@ -77,34 +77,37 @@ inline void execute(const Plan& plan, const Executor* executor = nullptr) noexce
   }
 }
 
-// What an operation uses when the caller names no executor: the calling thread for header-only use, OpenMP with
-// get_num_threads() threads for the compiled library.
+// What an operation uses when the caller names no executor: the calling thread for header-only use, OpenMP
+// with get_num_threads() threads for the compiled library.
 NORMKIT_BEGIN_ENTRY_POINTS
 #if defined(NORMKIT_COMPILED)
 NORMKIT_ENTRY const Executor* default_executor() noexcept;
 #else
-inline const Executor* default_executor() noexcept { return nullptr; }
+inline const Executor* default_executor() noexcept {
+  return nullptr;
+}
 #endif
 NORMKIT_END_ENTRY_POINTS
 
 }  // namespace normkit
 
 // Every operation has the same three entry points:
-//   <name>_workspace_bytes  scratch that the operation needs (0: none), from the shape and which outputs are asked for;
-//   <name>_plan             checks the arguments and prepares the operation; the plan uses the workspace until its
+//   <name>_workspace_bytes  scratch that the operation needs (0: none), from the shape and which outputs are
+//   asked for; <name>_plan             checks the arguments and prepares the operation; the plan uses the
+//   workspace until its
 //                           last phase has run;
 //   <name>                  plans and executes.
 // They never throw, allocate or print; on anything but Status::kOk nothing was written.
-#define NORMKIT_DECLARE_OPERATION(name, Shape, Args)                                                              \
-  [[nodiscard]] NORMKIT_ENTRY size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept;       \
-  [[nodiscard]] NORMKIT_ENTRY Status name##_plan(const Shape& shape, const Args& args, Workspace workspace,       \
-                                                 Plan* plan) noexcept;                                            \
-  [[nodiscard]] inline Status name(const Shape& shape, const Args& args, Workspace workspace = {},                \
-                                   const Executor* executor = default_executor()) noexcept {                      \
-    Plan plan;                                                                                                    \
-    const Status status = name##_plan(shape, args, workspace, &plan);                                             \
-    if (status == Status::kOk) execute(plan, executor);                                                           \
-    return status;                                                                                                \
+#define NORMKIT_DECLARE_OPERATION(name, Shape, Args)                                                        \
+  [[nodiscard]] NORMKIT_ENTRY size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept; \
+  [[nodiscard]] NORMKIT_ENTRY Status name##_plan(const Shape& shape, const Args& args, Workspace workspace, \
+                                                 Plan* plan) noexcept;                                      \
+  [[nodiscard]] inline Status name(const Shape& shape, const Args& args, Workspace workspace = {},          \
+                                   const Executor* executor = default_executor()) noexcept {                \
+    Plan plan;                                                                                              \
+    const Status status = name##_plan(shape, args, workspace, &plan);                                       \
+    if (status == Status::kOk) execute(plan, executor);                                                     \
+    return status;                                                                                          \
   }
 
 #endif  // NORMKIT_EXECUTOR_HPP_

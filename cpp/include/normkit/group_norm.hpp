@@ -28,7 +28,7 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 #if !defined(NORMKIT_COMPILED)
-#include "normkit/detail/channels_plan.hpp"
+#  include "normkit/detail/channels_plan.hpp"
 
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -38,18 +38,20 @@ inline size_t group_norm_workspace_bytes(const ChannelsShape& shape, const Group
 }
 
 inline Status group_norm_plan(const ChannelsShape& shape, const GroupNormArgs& args, Workspace workspace,
-                             Plan* plan) noexcept {
-  return detail::channels_forward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace, plan);
+                              Plan* plan) noexcept {
+  return detail::channels_forward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace,
+                                       plan);
 }
 
 inline size_t group_norm_backward_workspace_bytes(const ChannelsShape& shape,
-                                                 const GroupNormBackwardArgs& args) noexcept {
+                                                  const GroupNormBackwardArgs& args) noexcept {
   return detail::channels_backward_bytes(shape, args);
 }
 
 inline Status group_norm_backward_plan(const ChannelsShape& shape, const GroupNormBackwardArgs& args,
-                                      Workspace workspace, Plan* plan) noexcept {
-  return detail::channels_backward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace, plan);
+                                       Workspace workspace, Plan* plan) noexcept {
+  return detail::channels_backward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace,
+                                        plan);
 }
 
 NORMKIT_END_ENTRY_POINTS

@@ -24,27 +24,28 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 #if !defined(NORMKIT_COMPILED)
-#include "normkit/detail/channels_plan.hpp"
+#  include "normkit/detail/channels_plan.hpp"
 
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t instance_norm_workspace_bytes(const ChannelsShape& shape, const InstanceNormArgs& args) noexcept {
+inline size_t instance_norm_workspace_bytes(const ChannelsShape& shape,
+                                            const InstanceNormArgs& args) noexcept {
   return detail::channels_forward_bytes(detail::ChannelSets::kInstance, shape, args);
 }
 
-inline Status instance_norm_plan(const ChannelsShape& shape, const InstanceNormArgs& args, Workspace workspace,
-                             Plan* plan) noexcept {
+inline Status instance_norm_plan(const ChannelsShape& shape, const InstanceNormArgs& args,
+                                 Workspace workspace, Plan* plan) noexcept {
   return detail::channels_forward_plan(detail::ChannelSets::kInstance, shape, args, 1, workspace, plan);
 }
 
 inline size_t instance_norm_backward_workspace_bytes(const ChannelsShape& shape,
-                                                 const InstanceNormBackwardArgs& args) noexcept {
+                                                     const InstanceNormBackwardArgs& args) noexcept {
   return detail::channels_backward_bytes(shape, args);
 }
 
 inline Status instance_norm_backward_plan(const ChannelsShape& shape, const InstanceNormBackwardArgs& args,
-                                      Workspace workspace, Plan* plan) noexcept {
+                                          Workspace workspace, Plan* plan) noexcept {
   return detail::channels_backward_plan(detail::ChannelSets::kInstance, shape, args, 1, workspace, plan);
 }
 

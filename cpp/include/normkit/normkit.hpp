@@ -6,8 +6,8 @@
 //   batch_norm.hpp     BatchNorm
 //   instance_norm.hpp  InstanceNorm
 //   group_norm.hpp     GroupNorm
-// Names: x y weight bias mean rstd var dy dx dweight dbias eps; rows, n = elements of a row; xhat = (x - mean) rstd;
-// g = dy weight.
+// Names: x y weight bias mean rstd var dy dx dweight dbias eps; rows, n = elements of a row; xhat = (x -
+// mean) rstd; g = dy weight.
 #ifndef NORMKIT_NORMKIT_HPP_
 #define NORMKIT_NORMKIT_HPP_
 
@@ -24,7 +24,7 @@
 #include "normkit/types.hpp"
 
 #if defined(NORMKIT_COMPILED)
-#include "normkit/runtime.hpp"
+#  include "normkit/runtime.hpp"
 #endif
 
 #endif  // NORMKIT_NORMKIT_HPP_

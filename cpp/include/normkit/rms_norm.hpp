@@ -14,9 +14,9 @@
 
 namespace normkit {
 
-// x, y: all axes; y has x's dtype and may be x itself (same data, same strides), else must not overlap any input.
-// weight, bias: inner axes; x's dtype or float (double with double x); each may be absent.
-// rstd: outer axes; double or float; may be absent; the statistic before its last rounding.
+// x, y: all axes; y has x's dtype and may be x itself (same data, same strides), else must not overlap any
+// input. weight, bias: inner axes; x's dtype or float (double with double x); each may be absent. rstd: outer
+// axes; double or float; may be absent; the statistic before its last rounding.
 struct RmsNormArgs {
   ConstView x;
   View y;
@@ -28,8 +28,8 @@ struct RmsNormArgs {
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. rstd: as the forward returned it, or absent, then
-// it is computed again (to the same bits). dweight, dbias: inner axes; x's dtype, float or double; each output
-// may be absent. accumulate adds into dweight and dbias instead of overwriting them.
+// it is computed again (to the same bits). dweight, dbias: inner axes; x's dtype, float or double; each
+// output may be absent. accumulate adds into dweight and dbias instead of overwriting them.
 struct RmsNormBackwardArgs {
   ConstView dy;
   ConstView x;
@@ -51,23 +51,26 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 #if !defined(NORMKIT_COMPILED)
-#include "normkit/detail/rows_plan.hpp"
+#  include "normkit/detail/rows_plan.hpp"
 
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t rms_norm_workspace_bytes(const RowsShape&, const RmsNormArgs&) noexcept { return 0; }
+inline size_t rms_norm_workspace_bytes(const RowsShape&, const RmsNormArgs&) noexcept {
+  return 0;
+}
 
 inline Status rms_norm_plan(const RowsShape& shape, const RmsNormArgs& args, Workspace, Plan* plan) noexcept {
   return detail::rows_forward_plan(shape, args, false, View(), args.weight_offset, plan);
 }
 
-inline size_t rms_norm_backward_workspace_bytes(const RowsShape& shape, const RmsNormBackwardArgs& args) noexcept {
+inline size_t rms_norm_backward_workspace_bytes(const RowsShape& shape,
+                                                const RmsNormBackwardArgs& args) noexcept {
   return detail::rows_backward_workspace_bytes(shape, args);
 }
 
-inline Status rms_norm_backward_plan(const RowsShape& shape, const RmsNormBackwardArgs& args, Workspace workspace,
-                                     Plan* plan) noexcept {
+inline Status rms_norm_backward_plan(const RowsShape& shape, const RmsNormBackwardArgs& args,
+                                     Workspace workspace, Plan* plan) noexcept {
   return detail::rows_backward_plan(shape, args, false, ConstView(), args.weight_offset, workspace, plan);
 }
 

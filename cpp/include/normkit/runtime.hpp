@@ -7,8 +7,8 @@
 namespace normkit {
 
 // "baseline", "avx2", "avx512" or "neon": the best that the processor has, or what the environment variable
-// NORMKIT_ISA names. An unknown name, or one that the processor lacks, leaves the best one in use and is reported by
-// isa_error().
+// NORMKIT_ISA names. An unknown name, or one that the processor lacks, leaves the best one in use and is
+// reported by isa_error().
 NORMKIT_EXPORT const char* isa() noexcept;
 
 // Null, or why NORMKIT_ISA could not be honoured.
@@ -17,8 +17,9 @@ NORMKIT_EXPORT const char* isa_error() noexcept;
 // Space-separated names that were compiled in and that this processor has.
 NORMKIT_EXPORT const char* isa_available() noexcept;
 
-// Threads of default_executor(); at first NORMKIT_NUM_THREADS, else OMP_NUM_THREADS, else the processors that this
-// process may use. Values below 1 are ignored. Affects all threads of the process; results never depend on it.
+// Threads of default_executor(); at first NORMKIT_NUM_THREADS, else OMP_NUM_THREADS, else the processors that
+// this process may use. Values below 1 are ignored. Affects all threads of the process; results never depend
+// on it.
 NORMKIT_EXPORT int get_num_threads() noexcept;
 NORMKIT_EXPORT void set_num_threads(int threads) noexcept;
 

@@ -1,7 +1,7 @@
 // Plain data that crosses every boundary of normkit: status, element types, shapes and views.
 //
-// Nothing here depends on the instruction set, so these types lie outside the ISA namespace: a program may mix
-// header-only and compiled use and pass the same structs to both.
+// Nothing here depends on the instruction set, so these types lie outside the ISA namespace: a program may
+// mix header-only and compiled use and pass the same structs to both.
 #ifndef NORMKIT_TYPES_HPP_
 #define NORMKIT_TYPES_HPP_
 
@@ -25,8 +25,6 @@ enum class Status : int32_t {
   kMissingStatistics,  // only one of mean and rstd was given
   kWorkspaceTooSmall,  // see the operation's *_workspace_bytes
 };
-
-
 
 enum class DType : int32_t { kF32 = 0, kF64 = 1, kF16 = 2, kBF16 = 3 };
 
@@ -65,29 +63,31 @@ NORMKIT_INLINE constexpr int64_t size_of(DType dtype) noexcept {
   return dtype == DType::kF64 ? 8 : dtype == DType::kF32 ? 4 : 2;
 }
 
-// Axes that an operand may have left after neighbouring axes that run through memory in one stride are merged.
+// Axes that an operand may have left after neighbouring axes that run through memory in one stride are
+// merged.
 constexpr int kMaxAxes = 5;
 // Axes that a caller may pass.
 constexpr int kMaxRank = 64;
 
-// The loop axes of an operation over rows: the first `outer` axes enumerate the rows, the last `inner` axes are
-// normalized together, both numbered in C order.
+// The loop axes of an operation over rows: the first `outer` axes enumerate the rows, the last `inner` axes
+// are normalized together, both numbered in C order.
 struct RowsShape {
   int32_t outer = 0;
   int32_t inner = 0;
   const int64_t* size = nullptr;  // outer + inner sizes
 };
 
-// A strided operand. `strides` are in elements, one for each axis on which the operand is defined (all of the shape
-// for x, y, dy, dx; the inner axes for weight, bias and their gradients; the outer axes for mean and rstd); any sign,
-// 0 broadcasts (inputs only); null means C-contiguous. data == nullptr means absent.
+// A strided operand. `strides` are in elements, one for each axis on which the operand is defined (all of the
+// shape for x, y, dy, dx; the inner axes for weight, bias and their gradients; the outer axes for mean and
+// rstd); any sign, 0 broadcasts (inputs only); null means C-contiguous. data == nullptr means absent.
 struct ConstView {
   const void* data = nullptr;
   DType dtype = DType::kF32;
   const int64_t* strides = nullptr;
 
   NORMKIT_INLINE constexpr ConstView() noexcept = default;
-  NORMKIT_INLINE constexpr ConstView(const void* data_, DType dtype_, const int64_t* strides_ = nullptr) noexcept
+  NORMKIT_INLINE constexpr ConstView(const void* data_, DType dtype_,
+                                     const int64_t* strides_ = nullptr) noexcept
       : data(data_), dtype(dtype_), strides(strides_) {}
   template <typename T>
   NORMKIT_INLINE constexpr ConstView(const T* data_, const int64_t* strides_ = nullptr) noexcept
@@ -116,16 +116,26 @@ struct Workspace {
 // A sentence for people; never null.
 inline const char* status_message(Status status) noexcept {
   switch (status) {
-    case Status::kOk: return "ok";
-    case Status::kNullPointer: return "a required array is missing";
-    case Status::kInvalidShape: return "a size or rank is negative or too large";
-    case Status::kTooManyAxes: return "more than 5 axes are left after merging";
-    case Status::kInvalidDType: return "unsupported element type or combination of element types";
-    case Status::kInvalidEps: return "eps or weight_offset is NaN";
-    case Status::kOverlap: return "an output overlaps itself or partly overlaps another array";
-    case Status::kMisaligned: return "a pointer is not aligned to its element size";
-    case Status::kMissingStatistics: return "mean and rstd must be given together";
-    case Status::kWorkspaceTooSmall: return "the workspace is too small";
+    case Status::kOk:
+      return "ok";
+    case Status::kNullPointer:
+      return "a required array is missing";
+    case Status::kInvalidShape:
+      return "a size or rank is negative or too large";
+    case Status::kTooManyAxes:
+      return "more than 5 axes are left after merging";
+    case Status::kInvalidDType:
+      return "unsupported element type or combination of element types";
+    case Status::kInvalidEps:
+      return "eps or weight_offset is NaN";
+    case Status::kOverlap:
+      return "an output overlaps itself or partly overlaps another array";
+    case Status::kMisaligned:
+      return "a pointer is not aligned to its element size";
+    case Status::kMissingStatistics:
+      return "mean and rstd must be given together";
+    case Status::kWorkspaceTooSmall:
+      return "the workspace is too small";
   }
   return "unknown status";
 }

@@ -1,8 +1,9 @@
-// The two elementwise kernels: y from x and the statistics, dx from dy, x, the statistics and the two means of g.
+// The two elementwise kernels: y from x and the statistics, dx from dy, x, the statistics and the two means
+// of g.
 //
-// Evaluated left to right, as written, never as x a + b: ((x - hi) - lo) keeps the digits that a large mean would cost.
-// A missing weight is ones and a missing bias is -0, which change no bit; RMSNorm has hi = lo = 0, likewise. So one
-// kernel serves them all.
+// Evaluated left to right, as written, never as x a + b: ((x - hi) - lo) keeps the digits that a large mean
+// would cost. A missing weight is ones and a missing bias is -0, which change no bit; RMSNorm has hi = lo =
+// 0, likewise. So one kernel serves them all.
 #ifndef NORMKIT_DETAIL_APPLY_HPP_
 #define NORMKIT_DETAIL_APPLY_HPP_
 
@@ -32,11 +33,13 @@ NORMKIT_INLINE Vec16<C> normalized(Vec16<C> x, const Vec16<C>& hi, const Vec16<C
   return ((x - hi) - lo) * rstd;
 }
 
-// y = ((x - hi) - lo) rstd weight + bias for one block; y may be x. kStream, for arrays beyond the cache, writes past
-// it and fetches what lies `ahead` bytes behind x; y + i is then 64-byte aligned for i a multiple of 64 / sizeof(T).
+// y = ((x - hi) - lo) rstd weight + bias for one block; y may be x. kStream, for arrays beyond the cache,
+// writes past it and fetches what lies `ahead` bytes behind x; y + i is then 64-byte aligned for i a multiple
+// of 64 / sizeof(T).
 template <bool kStream, typename T>
 NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Compute<T>>& row,
-                                  Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead = 0) {
+                                  Parameter<Compute<T>> weight, Parameter<Compute<T>> bias,
+                                  int64_t ahead = 0) {
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   int i = 0;
@@ -70,7 +73,8 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
 // dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x.
 template <typename T>
 NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, T* dx, int n, const RowScale<Compute<T>>& row,
-                                     Compute<T> mean_g, Compute<T> mean_gxhat, Parameter<Compute<T>> weight) {
+                                       Compute<T> mean_g, Compute<T> mean_gxhat,
+                                       Parameter<Compute<T>> weight) {
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   const Vec a = Vec::splat(mean_g), b = Vec::splat(mean_gxhat);
@@ -88,8 +92,8 @@ NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, T* dx, int n, co
   }
 }
 
-// The same in double, one element at a time, rounded once: for a row whose statistics left float's range. `scale` is a
-// power of two that x is multiplied by (1 unless x is double).
+// The same in double, one element at a time, rounded once: for a row whose statistics left float's range.
+// `scale` is a power of two that x is multiplied by (1 unless x is double).
 template <typename C>
 struct WideRow {
   double mean, mean_low, rstd, scale;
@@ -112,12 +116,12 @@ NORMKIT_NOINLINE void wide_apply_block(const T* x, T* y, int n, const WideRow<Co
 }
 
 template <typename T>
-NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, T* dx, int n, const WideRow<Compute<T>>& row,
-                                            double mean_g, double mean_gxhat, Parameter<Compute<T>> weight) {
+NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, T* dx, int n,
+                                            const WideRow<Compute<T>>& row, double mean_g, double mean_gxhat,
+                                            Parameter<Compute<T>> weight) {
   for (int i = 0; i < n; ++i) {
     const double xhat = wide_normalized(read<double>(x + i), row);
-    const double g =
-        read<double>(dy + i) * static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
+    const double g = read<double>(dy + i) * static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
     write(dx + i, ((g - mean_g) - xhat * mean_gxhat) * row.rstd);
   }
 }

@@ -1,12 +1,13 @@
-// BatchNorm, InstanceNorm and GroupNorm: from arguments to a Plan. The geometry table of the operations over channels.
+// BatchNorm, InstanceNorm and GroupNorm: from arguments to a Plan. The geometry table of the operations over
+// channels.
 //
 //   operation      sets (outer axes)   elements of a set (inner axes)   blocks are cut from
 //   BatchNorm      C                   N, space                         runs of one sample's space
 //   InstanceNorm   N, C                space                            the set
 //   GroupNorm      N, G                C / G, space                     the set
 //
-// These are rows of rows.hpp: weight and bias are one number per channel, which strides of 0 repeat. Any layout is a
-// matter of strides.
+// These are rows of rows.hpp: weight and bias are one number per channel, which strides of 0 repeat. Any
+// layout is a matter of strides.
 #ifndef NORMKIT_DETAIL_CHANNELS_PLAN_HPP_
 #define NORMKIT_DETAIL_CHANNELS_PLAN_HPP_
 
@@ -17,14 +18,14 @@ NORMKIT_BEGIN_NAMESPACE
 
 enum class ChannelSets { kBatch, kInstance, kGroup };
 
-// The axes of x, [N, C, space...], in the order that the sets want: which of x's axes each is, and how many of its
-// elements one step spans.
+// The axes of x, [N, C, space...], in the order that the sets want: which of x's axes each is, and how many
+// of its elements one step spans.
 class ChannelAxes {
  public:
   inline ChannelAxes(ChannelSets sets, const ChannelsShape& shape, int64_t groups, RowsProblem* p,
                      ArgumentChecker& check) {
-    if (shape.rank < 2 || shape.rank > kMaxRank - 1 || shape.size == nullptr || checked_product(shape.size, shape.rank) < 0)
-      {
+    if (shape.rank < 2 || shape.rank > kMaxRank - 1 || shape.size == nullptr ||
+        checked_product(shape.size, shape.rank) < 0) {
       check.fail(Status::kInvalidShape);
       return;
     }
@@ -44,9 +45,9 @@ class ChannelAxes {
         break;
       case ChannelSets::kGroup:
         if (groups < 1 || channels_ % groups != 0) {
-      check.fail(Status::kInvalidShape);
-      return;
-    }
+          check.fail(Status::kInvalidShape);
+          return;
+        }
         add(samples_, 0, 1);
         add(groups, 1, channels_ / groups);
         outer_ = count_;
@@ -133,17 +134,20 @@ inline void update_running_phase(const void* state, int64_t begin, int64_t end) 
     for (int i = 0; i < 2; ++i) {
       if (!*running[i]) continue;
       const int64_t at = running[i]->inner.offset(c);
-      write_number(*running[i], at, (1.0 - p.momentum) * read_number(*running[i], at) + p.momentum * fresh[i]);
+      write_number(*running[i], at,
+                   (1.0 - p.momentum) * read_number(*running[i], at) + p.momentum * fresh[i]);
     }
   }
 }
 
 inline char* aligned_scratch(const Workspace& workspace, size_t needed) {
   const uintptr_t start = (reinterpret_cast<uintptr_t>(workspace.data) + 63) / 64 * 64;
-  return workspace.data == nullptr || workspace.bytes < needed + 64 ? nullptr : reinterpret_cast<char*>(start);
+  return workspace.data == nullptr || workspace.bytes < needed + 64 ? nullptr
+                                                                    : reinterpret_cast<char*>(start);
 }
 
-inline size_t channels_forward_bytes(ChannelSets sets, const ChannelsShape& shape, const ChannelNormArgs& args) {
+inline size_t channels_forward_bytes(ChannelSets sets, const ChannelsShape& shape,
+                                     const ChannelNormArgs& args) {
   if (args.running_mean.data == nullptr && args.running_var.data == nullptr) return 0;
   if (shape.rank < 2 || shape.size == nullptr || checked_product(shape.size, shape.rank) <= 0) return 0;
   const int64_t count = sets == ChannelSets::kBatch ? shape.size[1] : shape.size[0] * shape.size[1];
@@ -208,8 +212,9 @@ inline size_t channels_backward_bytes(const ChannelsShape& shape, const ChannelN
   return static_cast<size_t>(shape.size[0] * shape.size[1]) * sizeof(Sums) + 64;
 }
 
-inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shape, const ChannelNormBackwardArgs& args,
-                                     int64_t groups, Workspace workspace, Plan* plan) {
+inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shape,
+                                     const ChannelNormBackwardArgs& args, int64_t groups, Workspace workspace,
+                                     Plan* plan) {
   RowsBackward p;
   ArgumentChecker check;
   ChannelAxes axes(sets, shape, groups, &p, check);
@@ -226,7 +231,8 @@ inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shap
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
   check.input(args.weight, axes.elements(), axes.channel_strides(args.weight.strides), false, &p.weight);
   check.input(mean, axes.sets(), p.given ? axes.channel_strides(mean.strides) : mean.strides, false, &p.mean);
-  check.input(second, axes.sets(), p.given ? axes.channel_strides(second.strides) : second.strides, false, &p.rstd);
+  check.input(second, axes.sets(), p.given ? axes.channel_strides(second.strides) : second.strides, false,
+              &p.rstd);
   check.output(args.dx, axes.elements(), axes.element_strides(args.dx.strides), false, &p.dx);
   check.output(args.dweight, axes.per_channel(), args.dweight.strides, false, &p.dweight);
   check.output(args.dbias, axes.per_channel(), args.dbias.strides, false, &p.dbias);
@@ -249,7 +255,8 @@ inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shap
   p.samples = p.n == 0 ? 0 : p.rows * p.segments / (p.channels > 0 ? p.channels : 1);
   const bool wants_parameters = p.dweight || p.dbias;
   if (wants_parameters && p.samples > 0) {
-    p.channel_sums = reinterpret_cast<Sums*>(aligned_scratch(workspace, channels_backward_bytes(shape, args) - 64));
+    p.channel_sums =
+        reinterpret_cast<Sums*>(aligned_scratch(workspace, channels_backward_bytes(shape, args) - 64));
     if (p.channel_sums == nullptr) return Status::kWorkspaceTooSmall;
   }
   int phases = 0;

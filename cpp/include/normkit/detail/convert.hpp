@@ -1,7 +1,9 @@
-// Element types: how 16, or up to 32, or one of them are read as the type that is computed in, and written back.
+// Element types: how 16, or up to 32, or one of them are read as the type that is computed in, and written
+// back.
 //
-// float16 and bfloat16 are computed in float: reading is exact, writing rounds once, to nearest even; subnormals are
-// kept, NaN is written as the canonical quiet NaN. (vcvtneps2bf16 flushes subnormals and is not used.)
+// float16 and bfloat16 are computed in float: reading is exact, writing rounds once, to nearest even;
+// subnormals are kept, NaN is written as the canonical quiet NaN. (vcvtneps2bf16 flushes subnormals and is
+// not used.)
 #ifndef NORMKIT_DETAIL_CONVERT_HPP_
 #define NORMKIT_DETAIL_CONVERT_HPP_
 
@@ -35,14 +37,16 @@ NORMKIT_INLINE float float_of(uint32_t bits) {
 }
 
 // One value. `to_float` is exact; `narrow` takes any float.
-NORMKIT_INLINE float to_float(BFloat16 h) { return float_of(static_cast<uint32_t>(h.bits) << 16); }
+NORMKIT_INLINE float to_float(BFloat16 h) {
+  return float_of(static_cast<uint32_t>(h.bits) << 16);
+}
 
 NORMKIT_INLINE float to_float(Float16 h) {
   const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(h.bits & 0x7FFF);
   if (magnitude >= 0x7C00) return float_of(sign | 0x7F800000u | (magnitude << 13));
-  // The bits of a half, read as a float's, are the value times 2^-112: exact for subnormals too, since this product
-  // is a normal float.
+  // The bits of a half, read as a float's, are the value times 2^-112: exact for subnormals too, since this
+  // product is a normal float.
   return float_of(sign | float_bits(float_of(magnitude << 13) * 0x1p112f));
 }
 
@@ -67,16 +71,24 @@ NORMKIT_INLINE Float16 to_float16(float v) {
   return Float16{static_cast<uint16_t>(sign | ((rebiased + 0xFFFu + ((rebiased >> 13) & 1u)) >> 13))};
 }
 
-// read<C>: one element in the compute type C (float or double). write: one element, rounded once from C; NaN becomes
-// canonical.
+// read<C>: one element in the compute type C (float or double). write: one element, rounded once from C; NaN
+// becomes canonical.
 template <typename C>
-NORMKIT_INLINE C read(const float* p) { return static_cast<C>(*p); }
+NORMKIT_INLINE C read(const float* p) {
+  return static_cast<C>(*p);
+}
 template <typename C>
-NORMKIT_INLINE C read(const double* p) { return static_cast<C>(*p); }
+NORMKIT_INLINE C read(const double* p) {
+  return static_cast<C>(*p);
+}
 template <typename C>
-NORMKIT_INLINE C read(const Float16* p) { return static_cast<C>(to_float(*p)); }
+NORMKIT_INLINE C read(const Float16* p) {
+  return static_cast<C>(to_float(*p));
+}
 template <typename C>
-NORMKIT_INLINE C read(const BFloat16* p) { return static_cast<C>(to_float(*p)); }
+NORMKIT_INLINE C read(const BFloat16* p) {
+  return static_cast<C>(to_float(*p));
+}
 
 template <typename C>
 NORMKIT_INLINE void write(float* p, C v) {
@@ -87,7 +99,8 @@ NORMKIT_INLINE void write(double* p, C v) {
   *p = v == v ? static_cast<double>(v) : __builtin_nan("");
 }
 
-// double -> float rounded to odd: a second rounding to a narrower type then gives what one rounding would have given.
+// double -> float rounded to odd: a second rounding to a narrower type then gives what one rounding would
+// have given.
 NORMKIT_INLINE float to_float_odd(double v) {
   const float nearest = static_cast<float>(v);
   const double back = static_cast<double>(nearest);
@@ -97,16 +110,26 @@ NORMKIT_INLINE float to_float_odd(double v) {
   const bool away = (v > 0) == (back > v);  // the nearest float lies beyond v
   return float_of(away ? bits - 1u : bits + 1u);
 }
-NORMKIT_INLINE float to_float_odd(float v) { return v; }
+NORMKIT_INLINE float to_float_odd(float v) {
+  return v;
+}
 
 template <typename C>
-NORMKIT_INLINE void write(Float16* p, C v) { *p = to_float16(to_float_odd(v)); }
+NORMKIT_INLINE void write(Float16* p, C v) {
+  *p = to_float16(to_float_odd(v));
+}
 template <typename C>
-NORMKIT_INLINE void write(BFloat16* p, C v) { *p = to_bfloat16(to_float_odd(v)); }
+NORMKIT_INLINE void write(BFloat16* p, C v) {
+  *p = to_bfloat16(to_float_odd(v));
+}
 
 // 16 elements.
-NORMKIT_INLINE Vec16<float> load16(const float* p) { return Vec16<float>::load(p); }
-NORMKIT_INLINE Vec16<double> load16(const double* p) { return Vec16<double>::load(p); }
+NORMKIT_INLINE Vec16<float> load16(const float* p) {
+  return Vec16<float>::load(p);
+}
+NORMKIT_INLINE Vec16<double> load16(const double* p) {
+  return Vec16<double>::load(p);
+}
 
 #if NORMKIT_VECTOR_BYTES > 0
 typedef uint16_t PartU16 __attribute__((vector_size(NORMKIT_VECTOR_BYTES / 2)));
@@ -139,19 +162,31 @@ NORMKIT_INLINE Vec16<float> load16(const Float16* p) {
 }
 
 // The same as double; widen16(const float*) stands with the intrinsics.
-NORMKIT_INLINE Vec16<double> widen(Vec16<double> v) { return v; }
+NORMKIT_INLINE Vec16<double> widen(Vec16<double> v) {
+  return v;
+}
 NORMKIT_INLINE Vec16<double> widen(Vec16<float> v) {
   alignas(64) float values[kVecLanes];
   v.store(values);
   return widen16(values);
 }
-NORMKIT_INLINE Vec16<double> widen16(const double* p) { return Vec16<double>::load(p); }
-NORMKIT_INLINE Vec16<double> widen16(const Float16* p) { return widen(load16(p)); }
-NORMKIT_INLINE Vec16<double> widen16(const BFloat16* p) { return widen(load16(p)); }
+NORMKIT_INLINE Vec16<double> widen16(const double* p) {
+  return Vec16<double>::load(p);
+}
+NORMKIT_INLINE Vec16<double> widen16(const Float16* p) {
+  return widen(load16(p));
+}
+NORMKIT_INLINE Vec16<double> widen16(const BFloat16* p) {
+  return widen(load16(p));
+}
 
 // Stores expect what canonical() returns.
-NORMKIT_INLINE void store16(float* p, Vec16<float> v) { v.store(p); }
-NORMKIT_INLINE void store16(double* p, Vec16<double> v) { v.store(p); }
+NORMKIT_INLINE void store16(float* p, Vec16<float> v) {
+  v.store(p);
+}
+NORMKIT_INLINE void store16(double* p, Vec16<double> v) {
+  v.store(p);
+}
 
 NORMKIT_INLINE void store16(BFloat16* p, Vec16<float> v) {
 #if NORMKIT_VECTOR_BYTES > 0

@@ -1,8 +1,9 @@
-// Where elements lie: operands walk over the loop axes by strides; here axes are merged, checked and turned into rows.
+// Where elements lie: operands walk over the loop axes by strides; here axes are merged, checked and turned
+// into rows.
 //
-// A row's elements are numbered in C order over the inner axes, whatever the memory looks like. A row that is not
-// contiguous is gathered block by block into a buffer and meets the same kernels: strided equals contiguous by
-// construction.
+// A row's elements are numbered in C order over the inner axes, whatever the memory looks like. A row that is
+// not contiguous is gathered block by block into a buffer and meets the same kernels: strided equals
+// contiguous by construction.
 #ifndef NORMKIT_DETAIL_GEOMETRY_HPP_
 #define NORMKIT_DETAIL_GEOMETRY_HPP_
 
@@ -104,13 +105,12 @@ struct Extent {
   }
 };
 
-// Integers 0 <= v_k < size_k with low <= sum of step_k v_k <= high: does a solution exist? Exact within a budget of
-// search steps, "yes" beyond it. For nested axes each level has one or two candidates.
+// Integers 0 <= v_k < size_k with low <= sum of step_k v_k <= high: does a solution exist? Exact within a
+// budget of search steps, "yes" beyond it. For nested axes each level has one or two candidates.
 class OverlapSearch {
  public:
   // The elements of `a` less those of `b`, in bytes.
-  inline OverlapSearch(const Operand& a, const Operand& b)
-      : low_(1 - a.bytes()), high_(b.bytes() - 1) {
+  inline OverlapSearch(const Operand& a, const Operand& b) : low_(1 - a.bytes()), high_(b.bytes() - 1) {
     const int64_t distance = reinterpret_cast<intptr_t>(a.data) - reinterpret_cast<intptr_t>(b.data);
     low_ -= distance;
     high_ -= distance;
@@ -182,8 +182,8 @@ inline bool overlap(const Operand& a, const Operand& b) {
   return OverlapSearch(a, b).found();
 }
 
-// Whether no element of an output is written twice. Sufficient and, for sensible strides, necessary: ordered by
-// stride, each axis steps over all that the finer ones reach.
+// Whether no element of an output is written twice. Sufficient and, for sensible strides, necessary: ordered
+// by stride, each axis steps over all that the finer ones reach.
 inline bool injective(const Operand& operand) {
   int64_t step[2 * kMaxAxes], size[2 * kMaxAxes];
   int count = 0;
@@ -208,8 +208,8 @@ inline bool injective(const Operand& operand) {
   return true;
 }
 
-// Calls visit(offset, stride, first, length) for the straight runs that make up elements begin .. begin+count-1 of
-// the axes, `first` counting from begin.
+// Calls visit(offset, stride, first, length) for the straight runs that make up elements begin ..
+// begin+count-1 of the axes, `first` counting from begin.
 template <typename Visit>
 NORMKIT_INLINE void walk(const Axes& axes, int64_t begin, int64_t count, Visit visit) {
   const int last = axes.count - 1;
@@ -248,7 +248,8 @@ NORMKIT_INLINE T* straight_block(const Axes& inner, T* row, int64_t begin, int64
 
 // Elements begin .. begin+count-1 of a row as a contiguous block: in place, or gathered into the buffer.
 template <typename T>
-NORMKIT_INLINE const T* block_of(const Operand& operand, const T* row, int64_t begin, int64_t count, T* buffer) {
+NORMKIT_INLINE const T* block_of(const Operand& operand, const T* row, int64_t begin, int64_t count,
+                                 T* buffer) {
   const T* straight = straight_block(operand.inner, row, begin, count);
   if (straight != nullptr) return straight;
   gather(row, operand.inner, begin, count, buffer);

@@ -1,9 +1,9 @@
 // Sums of a backward pass: over a row (for dx) and over rows (for dweight and dbias).
 //
-// Row sums use the blocks, lanes and tree of the statistics, without a shift. Column sums add the rows of a tile of 8
-// as a tree, chain the 8 tiles of a panel of 64 rows, and leave the panels to the merge tree in double: one load of a
-// column's accumulator for 8 rows, and a chain short enough for float. Both sums are always taken: one kernel, and a
-// caller who wants only one of them is rare.
+// Row sums use the blocks, lanes and tree of the statistics, without a shift. Column sums add the rows of a
+// tile of 8 as a tree, chain the 8 tiles of a panel of 64 rows, and leave the panels to the merge tree in
+// double: one load of a column's accumulator for 8 rows, and a chain short enough for float. Both sums are
+// always taken: one kernel, and a caller who wants only one of them is rare.
 #ifndef NORMKIT_DETAIL_GRAD_SUMS_HPP_
 #define NORMKIT_DETAIL_GRAD_SUMS_HPP_
 
@@ -18,8 +18,9 @@ constexpr int kPanelRows = 64;
 
 // (sum g, sum g xhat) of one block, g = dy weight.
 template <typename T>
-NORMKIT_NOINLINE Pair<Compute<T>> block_grad_sums(const T* dy, const T* x, int n, const RowScale<Compute<T>>& row,
-                                                Parameter<Compute<T>> weight) {
+NORMKIT_NOINLINE Pair<Compute<T>> block_grad_sums(const T* dy, const T* x, int n,
+                                                  const RowScale<Compute<T>>& row,
+                                                  Parameter<Compute<T>> weight) {
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   Vec low_g = Vec::zero(), high_g = low_g, low_gx = low_g, high_gx = low_g;
@@ -103,9 +104,11 @@ NORMKIT_NOINLINE void add_whole_columns(const TileRows<T>& tile, int n, Compute<
   }
 }
 
-// The same, column by column, for a tile with rows that are applied in double: their terms are rounded once to C.
+// The same, column by column, for a tile with rows that are applied in double: their terms are rounded once
+// to C.
 template <typename T>
-NORMKIT_NOINLINE void add_wide_columns(const TileRows<T>& tile, int n, Compute<T>* dweight, Compute<T>* dbias) {
+NORMKIT_NOINLINE void add_wide_columns(const TileRows<T>& tile, int n, Compute<T>* dweight,
+                                       Compute<T>* dbias) {
   using C = Compute<T>;
   for (int i = 0; i < n; ++i) {
     Pair<C> term[kTileRows] = {};
@@ -125,7 +128,8 @@ NORMKIT_NOINLINE void add_wide_columns(const TileRows<T>& tile, int n, Compute<T
 }
 
 template <typename T>
-NORMKIT_NOINLINE void add_tile_columns(const TileRows<T>& tile, int n, Compute<T>* dweight, Compute<T>* dbias) {
+NORMKIT_NOINLINE void add_tile_columns(const TileRows<T>& tile, int n, Compute<T>* dweight,
+                                       Compute<T>* dbias) {
   if (tile.any_wide) return add_wide_columns(tile, n, dweight, dbias);
   const int whole = n / kVecLanes * kVecLanes, rest = n - whole;
   add_whole_columns(tile, whole, dweight, dbias);

@@ -8,13 +8,13 @@
 #include "normkit/detail/simd.hpp"
 
 #if defined(__SSE2__) || defined(_M_X64)
-#include <immintrin.h>
-#define NORMKIT_X86 1
+#  include <immintrin.h>
+#  define NORMKIT_X86 1
 #elif defined(__aarch64__)
-#include <arm_neon.h>
-#define NORMKIT_AARCH64 1
+#  include <arm_neon.h>
+#  define NORMKIT_AARCH64 1
 #else
-#include <math.h>
+#  include <math.h>
 #endif
 
 NORMKIT_BEGIN_NAMESPACE
@@ -34,12 +34,13 @@ NORMKIT_INLINE double square_root(double v) {
 NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   Vec16<double> r;
 #if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
-  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] = _mm512_maskz_cvtps_pd(0xFF, _mm256_loadu_ps(p + 8 * i));
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] =
+      _mm512_maskz_cvtps_pd(0xFF, _mm256_loadu_ps(p + 8 * i));
 #elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
   NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] = _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * i));
 #elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
-  NORMKIT_UNROLL for (int i = 0; i < 8; ++i)
-    r.part[i] = _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 2 * i))));
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) r.part[i] =
+      _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 2 * i))));
 #elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
   NORMKIT_UNROLL for (int i = 0; i < 8; ++i) r.part[i] = vcvt_f64_f32(vld1_f32(p + 2 * i));
 #else
@@ -51,47 +52,49 @@ NORMKIT_INLINE Vec16<double> widen16(const float* p) {
 }
 
 #if defined(NORMKIT_X86) && defined(__F16C__) && NORMKIT_VECTOR_BYTES >= 32
-#define NORMKIT_HAVE_F16C 1
+#  define NORMKIT_HAVE_F16C 1
 // vcvtph2ps and vcvtps2ph handle subnormals whatever the control word says.
 NORMKIT_INLINE Vec16<float> load_f16(const uint16_t* p) {
   Vec16<float> r;
-#if NORMKIT_VECTOR_BYTES == 64
+#  if NORMKIT_VECTOR_BYTES == 64
   // The masked form: GCC 12 warns about the undefined source of the plain one.
   const __m512 v = _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   memcpy(r.part, &v, sizeof(v));
-#else
+#  else
   for (int half = 0; half < 2; ++half) {
     const __m256 v = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * half)));
     memcpy(&r.part[half], &v, sizeof(v));
   }
-#endif
+#  endif
   return r;
 }
 
 NORMKIT_INLINE void store_f16(uint16_t* p, Vec16<float> a) {
-#if NORMKIT_VECTOR_BYTES == 64
+#  if NORMKIT_VECTOR_BYTES == 64
   __m512 v;
   memcpy(&v, a.part, sizeof(v));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_maskz_cvtps_ph(0xFFFF, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-#else
+#  else
   for (int half = 0; half < 2; ++half) {
     __m256 v;
     memcpy(&v, &a.part[half], sizeof(v));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8 * half),
                      _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
-#endif
+#  endif
 }
 #endif
 
-// Writes 64 bytes past the cache; `to` is 64-byte aligned. Plain store where the target has no such instruction.
+// Writes 64 bytes past the cache; `to` is 64-byte aligned. Plain store where the target has no such
+// instruction.
 NORMKIT_INLINE void stream_64_bytes(void* to, const void* from) {
 #if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
   _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
 #elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
   const __m256i* source = static_cast<const __m256i*>(from);
-  for (int i = 0; i < 2; ++i) _mm256_stream_si256(static_cast<__m256i*>(to) + i, _mm256_loadu_si256(source + i));
+  for (int i = 0; i < 2; ++i)
+    _mm256_stream_si256(static_cast<__m256i*>(to) + i, _mm256_loadu_si256(source + i));
 #elif defined(NORMKIT_X86)
   const __m128i* source = static_cast<const __m128i*>(from);
   for (int i = 0; i < 4; ++i) _mm_stream_si128(static_cast<__m128i*>(to) + i, _mm_loadu_si128(source + i));
@@ -116,8 +119,8 @@ NORMKIT_INLINE void finish_streaming() {
 #endif
 }
 
-// While it lives, this thread rounds to nearest and keeps subnormals; then the caller's control word is back, flags
-// included.
+// While it lives, this thread rounds to nearest and keeps subnormals; then the caller's control word is back,
+// flags included.
 class FloatEnvironment {
  public:
 #if defined(NORMKIT_X86)

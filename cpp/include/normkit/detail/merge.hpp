@@ -1,7 +1,7 @@
 // Partial results of blocks, and the fixed tree that merges them.
 //
-// The tree is a binary counter in index order: equal ranks merge at once; at the end the small merge into the large.
-// Block limits depend on the set's own shape only, so the tree does too, and so do the result's bits.
+// The tree is a binary counter in index order: equal ranks merge at once; at the end the small merge into the
+// large. Block limits depend on the set's own shape only, so the tree does too, and so do the result's bits.
 #ifndef NORMKIT_DETAIL_MERGE_HPP_
 #define NORMKIT_DETAIL_MERGE_HPP_
 
@@ -11,7 +11,8 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// Elements in a block. Smaller blocks cost speed on rows of 768; with 4096 the float lanes grow too long to keep 5 ULP.
+// Elements in a block. Smaller blocks cost speed on rows of 768; with 4096 the float lanes grow too long to
+// keep 5 ULP.
 constexpr int kBlock = 1024;
 
 // a + b = sum + error exactly (Knuth).
@@ -30,8 +31,9 @@ struct DoublePair {
   double high, low;
 };
 
-// Count, mean and sum of squared deviations. C is the type of the elements' arithmetic: for double elements the mean
-// is the unevaluated pair mean + mean_low, since a mean in one double costs every digit that the spread lies below it.
+// Count, mean and sum of squared deviations. C is the type of the elements' arithmetic: for double elements
+// the mean is the unevaluated pair mean + mean_low, since a mean in one double costs every digit that the
+// spread lies below it.
 template <typename C>
 struct Moments {
   double count, mean, mean_low, m2;
@@ -51,11 +53,14 @@ NORMKIT_INLINE Moments<double> merge(const Moments<double>& a, const Moments<dou
   return {n, pair.sum, pair.error, a.m2 + b.m2 + d * d * (a.count * b.count / n)};
 }
 
-// Two plain sums side by side: (sum g, sum g xhat) of a backward pass; the sum of squares of RMSNorm uses the first.
+// Two plain sums side by side: (sum g, sum g xhat) of a backward pass; the sum of squares of RMSNorm uses the
+// first.
 struct Sums {
   double first, second;
 };
-NORMKIT_INLINE Sums merge(const Sums& a, const Sums& b) { return {a.first + b.first, a.second + b.second}; }
+NORMKIT_INLINE Sums merge(const Sums& a, const Sums& b) {
+  return {a.first + b.first, a.second + b.second};
+}
 
 constexpr int kMaxRanks = 54;  // 2^54 partial results are more than an address space holds
 
@@ -84,8 +89,8 @@ class MergeTree {
   Partial level_[kMaxRanks];
 };
 
-// The same tree over lines of sums: `width` of them, a multiple of 16, in memory that the caller lends: one line of
-// double for each rank that is reached.
+// The same tree over lines of sums: `width` of them, a multiple of 16, in memory that the caller lends: one
+// line of double for each rank that is reached.
 class LineTree {
  public:
   NORMKIT_INLINE LineTree(double* levels, int64_t width) : levels_(levels), width_(width) {}
@@ -93,7 +98,8 @@ class LineTree {
   template <typename C>
   NORMKIT_NOINLINE void push(const C* line) {
     int rank = 0;
-    for (; (filled_ >> rank) & 1u; ++rank) {}
+    for (; (filled_ >> rank) & 1u; ++rank) {
+    }
     double* to = level(rank);
     for (int64_t i = 0; i < width_; i += kVecLanes) {
       Vec16<double> sum = widen16(line + i);

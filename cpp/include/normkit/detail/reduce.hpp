@@ -1,11 +1,11 @@
 // Statistics of one block: at most kBlock contiguous elements that share a mean.
 //
-// 32 lanes, each from +0, products rounded before they are added; then the fold. Two sweeps, the second over what the
-// first brought into L1:
-//   sum of x, in twice the elements' precision (double for float, pairs for double): the mean costs no digits, however
-//     far it lies from zero. Rounded to the elements' type it is the shift k.
-//   sum of (x - k)^2, in the elements' own precision for kChain additions at a time, then added to sums of twice the
-//     precision: a longer chain would round the same way again and again where the terms are alike.
+// 32 lanes, each from +0, products rounded before they are added; then the fold. Two sweeps, the second over
+// what the first brought into L1:
+//   1. the sum of x, in twice the elements' precision (double for float, pairs for double): the mean costs no
+//      digits, however far it lies from zero. Rounded to the elements' type it is the shift k.
+//   2. the sum of (x - k)^2, in the elements' precision for kChain additions at a time, then added to sums of
+//      twice the precision: a longer chain would round the same way again and again where terms are alike.
 // So a block costs little more than float work and its variance is off by a few roundings at most.
 #ifndef NORMKIT_DETAIL_REDUCE_HPP_
 #define NORMKIT_DETAIL_REDUCE_HPP_
@@ -22,7 +22,9 @@ struct Pair {
   C first, second;
 };
 
-NORMKIT_INLINE bool is_finite(double v) { return v - v == 0.0; }
+NORMKIT_INLINE bool is_finite(double v) {
+  return v - v == 0.0;
+}
 
 // Steps of 32 elements that a sum of squares takes before it is widened.
 constexpr int kChain = 8;
@@ -126,10 +128,12 @@ NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Comput
 }
 
 // Whether a float sum of squares kept its digits: no overflow, no underflow that counts.
-NORMKIT_INLINE bool squares_in_range(double s2) { return s2 >= 0x1p-90 && s2 <= 0x1p120; }
+NORMKIT_INLINE bool squares_in_range(double s2) {
+  return s2 >= 0x1p-90 && s2 <= 0x1p120;
+}
 
-// The lanes in double: for the block whose float sums left their range (a row of zeros is one), and for double blocks
-// whose values are scaled by a power of two. Sum of (x scale - k)^kPower.
+// The lanes in double: for the block whose float sums left their range (a row of zeros is one), and for
+// double blocks whose values are scaled by a power of two. Sum of (x scale - k)^kPower.
 template <int kPower, typename T>
 NORMKIT_NOINLINE double wide_block_sum(const T* x, int n, double scale, double k) {
   using Vec = Vec16<double>;
@@ -177,7 +181,8 @@ NORMKIT_NOINLINE Moments<Compute<T>> wide_block_moments(const T* x, int n, doubl
   return moments_about<Compute<T>>(n, {mean.sum, mean.error}, k, wide_block_sum<2>(x, n, scale, k));
 }
 
-// `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of the division.
+// `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of the
+// division.
 template <typename T>
 NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair sum) {
   using C = Compute<T>;

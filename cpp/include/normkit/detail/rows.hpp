@@ -1,10 +1,10 @@
-// Operations over rows: a row is one run of n elements that shares a mean and an rstd. LayerNorm and RMSNorm over any
-// axes.
+// Operations over rows: a row is one run of n elements that shares a mean and an rstd. LayerNorm and RMSNorm
+// over any axes.
 //
-// Forward is one phase; a task takes a few rows through statistics and apply while they lie in the cache. Backward is
-// two phases: tasks over groups of panels (row sums, column sums and dx of 8 rows at a time, from one read of dy and
-// x), then tasks over columns that add the groups. Groups are aligned powers of two of panels, that is whole subtrees,
-// so the bits do not depend on how many there are.
+// Forward is one phase; a task takes a few rows through statistics and apply while they lie in the cache.
+// Backward is two phases: tasks over groups of panels (row sums, column sums and dx of 8 rows at a time, from
+// one read of dy and x), then tasks over columns that add the groups. Groups are aligned powers of two of
+// panels, that is whole subtrees, so the bits do not depend on how many there are.
 #ifndef NORMKIT_DETAIL_ROWS_HPP_
 #define NORMKIT_DETAIL_ROWS_HPP_
 
@@ -26,9 +26,9 @@ struct RowsProblem {
   int64_t segment = 0;  // weight and bias are one number for each `segment` elements; 0: for each element
   double eps = 0.0;
   double weight_offset = 0.0;
-  bool centred = true;           // false: RMSNorm
-  bool given = false;            // mean and rstd are inputs, not statistics of x
-  bool given_variance = false;   // what is called rstd is a variance
+  bool centred = true;          // false: RMSNorm
+  bool given = false;           // mean and rstd are inputs, not statistics of x
+  bool given_variance = false;  // what is called rstd is a variance
   Operand x, weight, mean, rstd;
 };
 
@@ -55,12 +55,15 @@ NORMKIT_INLINE int longest_block(int64_t run) {
   return run <= 0 ? 0 : run >= kBlock ? kBlock : static_cast<int>(kBlock / run * run);
 }
 
-// The blocks of a set of n elements: runs longer than a block are cut from their start, shorter ones packed whole.
+// The blocks of a set of n elements: runs longer than a block are cut from their start, shorter ones packed
+// whole.
 struct Blocks {
   int64_t n, run, begin = 0;
   int longest, length;
 
-  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_, int longest_) : n(n_), run(run_), longest(longest_) { measure(); }
+  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_, int longest_) : n(n_), run(run_), longest(longest_) {
+    measure();
+  }
   NORMKIT_INLINE explicit Blocks(const RowsProblem& p) : Blocks(p.n, p.run, p.block) {}
 
   // For elementwise work, which may be cut anywhere: within segments, so that weight and bias are one number.
@@ -84,14 +87,14 @@ struct Blocks {
 
 // ---- statistics of a row ----
 
-// Before the last rounding. var is biased. `scale`: the power of two that the statistics' x was multiplied by (double
-// elements only).
+// Before the last rounding. var is biased. `scale`: the power of two that the statistics' x was multiplied by
+// (double elements only).
 struct RowStatistics {
   double mean, mean_low, var, rstd, scale;
 };
 
-NORMKIT_INLINE RowStatistics statistics_from(double mean, double mean_low, double sum_of_squares, double n, double eps,
-                                             double scale) {
+NORMKIT_INLINE RowStatistics statistics_from(double mean, double mean_low, double sum_of_squares, double n,
+                                             double eps, double scale) {
   const double raw = sum_of_squares / n, var = raw < 0.0 ? 0.0 : raw;
   return {mean, mean_low, var, 1.0 / square_root(var + eps), scale};
 }
@@ -146,10 +149,10 @@ NORMKIT_INLINE double inverse_power_of_two(double v) {
   return scale;
 }
 
-// Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by a power
-// of two. Everything else returns the statistics unchanged.
-inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, const double* row, double* buffer,
-                                                   RowStatistics plain) {
+// Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by
+// a power of two. Everything else returns the statistics unchanged.
+inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, const double* row,
+                                                          double* buffer, RowStatistics plain) {
   double largest = 0.0;
   for (Blocks b(p); b.more(); b.next()) {
     const double* x = block_of(p.x, row, b.begin, b.length, buffer);
@@ -171,7 +174,8 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
     else
       squares.push({wide_block_sum<2>(x, b.length, scale, 0.0), 0.0});
   }
-  const Moments<double> m = p.centred ? moments.finish() : Moments<double>{0.0, 0.0, 0.0, squares.finish().first};
+  const Moments<double> m =
+      p.centred ? moments.finish() : Moments<double>{0.0, 0.0, 0.0, squares.finish().first};
   return statistics_from(m.mean, m.mean_low, m.m2, static_cast<double>(p.n), p.eps * scale * scale, scale);
 }
 
@@ -209,7 +213,8 @@ NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, in
       square_statistics(p, row + r, step, buffer, statistics + r);
   }
   if constexpr (sizeof(T) == sizeof(double)) {
-    // rstd^-2 is the variance plus eps: in this range no square overflowed, and one that vanished does not count.
+    // rstd^-2 is the variance plus eps: in this range no square overflowed, and one that vanished does not
+    // count.
     for (int r = 0; r < count; ++r)
       if (!(statistics[r].rstd >= 0x1p-400 && statistics[r].rstd <= 0x1p400))
         statistics[r] = rescaled_statistics(p, row[r], buffer, statistics[r]);
@@ -218,8 +223,8 @@ NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, in
 
 // ---- parameters ----
 
-// weight or bias in C, a block at a time: in place, or widened into the buffer. A parameter that does not vary within
-// the row is repeated.
+// weight or bias in C, a block at a time: in place, or widened into the buffer. A parameter that does not
+// vary within the row is repeated.
 template <typename C>
 struct ParameterReader {
   const Operand& operand;
@@ -255,10 +260,14 @@ struct ParameterReader {
  private:
   NORMKIT_NOINLINE void widen(int64_t row, int64_t begin, int count, bool repeated) {
     switch (operand.dtype) {
-      case DType::kF32: return widen_as<float>(row, begin, count, repeated);
-      case DType::kF64: return widen_as<double>(row, begin, count, repeated);
-      case DType::kF16: return widen_as<Float16>(row, begin, count, repeated);
-      case DType::kBF16: return widen_as<BFloat16>(row, begin, count, repeated);
+      case DType::kF32:
+        return widen_as<float>(row, begin, count, repeated);
+      case DType::kF64:
+        return widen_as<double>(row, begin, count, repeated);
+      case DType::kF16:
+        return widen_as<Float16>(row, begin, count, repeated);
+      case DType::kBF16:
+        return widen_as<BFloat16>(row, begin, count, repeated);
     }
   }
 
@@ -297,19 +306,27 @@ struct ParameterReader {
 // One element of any type as double, and back.
 NORMKIT_INLINE double read_number(const Operand& operand, int64_t at) {
   switch (operand.dtype) {
-    case DType::kF32: return read<double>(reinterpret_cast<const float*>(operand.data) + at);
-    case DType::kF64: return read<double>(reinterpret_cast<const double*>(operand.data) + at);
-    case DType::kF16: return read<double>(reinterpret_cast<const Float16*>(operand.data) + at);
-    case DType::kBF16: return read<double>(reinterpret_cast<const BFloat16*>(operand.data) + at);
+    case DType::kF32:
+      return read<double>(reinterpret_cast<const float*>(operand.data) + at);
+    case DType::kF64:
+      return read<double>(reinterpret_cast<const double*>(operand.data) + at);
+    case DType::kF16:
+      return read<double>(reinterpret_cast<const Float16*>(operand.data) + at);
+    case DType::kBF16:
+      return read<double>(reinterpret_cast<const BFloat16*>(operand.data) + at);
   }
   return 0.0;
 }
 NORMKIT_INLINE void write_number(const Operand& operand, int64_t at, double value) {
   switch (operand.dtype) {
-    case DType::kF32: return write(reinterpret_cast<float*>(operand.data) + at, value);
-    case DType::kF64: return write(reinterpret_cast<double*>(operand.data) + at, value);
-    case DType::kF16: return write(reinterpret_cast<Float16*>(operand.data) + at, value);
-    case DType::kBF16: return write(reinterpret_cast<BFloat16*>(operand.data) + at, value);
+    case DType::kF32:
+      return write(reinterpret_cast<float*>(operand.data) + at, value);
+    case DType::kF64:
+      return write(reinterpret_cast<double*>(operand.data) + at, value);
+    case DType::kF16:
+      return write(reinterpret_cast<Float16*>(operand.data) + at, value);
+    case DType::kBF16:
+      return write(reinterpret_cast<BFloat16*>(operand.data) + at, value);
   }
 }
 
@@ -322,8 +339,8 @@ NORMKIT_INLINE RowStatistics given_statistics(const RowsProblem& p, int64_t r) {
 
 // ---- forward ----
 
-// One block of one row; y is contiguous there. Streaming needs 64-byte lines: elements before the first whole one are
-// stored plainly.
+// One block of one row; y is contiguous there. Streaming needs 64-byte lines: elements before the first whole
+// one are stored plainly.
 template <typename T>
 NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, int n, bool stream,
                                   Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead) {
@@ -352,7 +369,8 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   ParameterReader<C> weight(p.weight, p.weight_offset, C(1));
   ParameterReader<C> bias(p.bias, 0.0, C(-0.0));
   const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
-  const int64_t ahead = p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
+  const int64_t ahead =
+      p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
     const int count = static_cast<int>(p.rows - first < p.tile_rows ? p.rows - first : p.tile_rows);
@@ -380,8 +398,8 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
         }
         const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);
         T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
-        forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length, p.stream && straight != nullptr, w,
-                      b, ahead);
+        forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length,
+                      p.stream && straight != nullptr, w, b, ahead);
         if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
       }
     }

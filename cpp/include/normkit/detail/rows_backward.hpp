@@ -6,12 +6,12 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// The rows of a tile as backward applies them: from the saved statistics, or from the forward's computed again, as they
-// would have been saved. Double elements need the digits of the mean that one double cannot hold; they are found again
-// from x, so that saved and recomputed statistics give the same bits.
+// The rows of a tile as backward applies them: from the saved statistics, or from the forward's computed
+// again, as they would have been saved. Double elements need the digits of the mean that one double cannot
+// hold; they are found again from x, so that saved and recomputed statistics give the same bits.
 template <typename T>
-NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count, T* buffer,
-                                    Row<Compute<T>>* row) {
+NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count,
+                                    T* buffer, Row<Compute<T>>* row) {
   RowStatistics statistics[kTileRows];
   if (!p.rstd) row_statistics(p, x_row, count, buffer, statistics);
   for (int r = 0; r < count; ++r) {
@@ -47,7 +47,8 @@ NORMKIT_INLINE Sums grad_sums(const T* dy, const T* x, int n, const Row<Compute<
   if (NORMKIT_LIKELY(!row.is_wide)) {
     const Pair<Compute<T>> s = block_grad_sums(dy, x, n, row.scale, weight);
     const Sums sums{static_cast<double>(s.first), static_cast<double>(s.second)};
-    if (sizeof(Compute<T>) == sizeof(double) || NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
+    if (sizeof(Compute<T>) == sizeof(double) ||
+        NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
       return sums;
   }
   return wide_block_grad_sums(dy, x, n, row.wide, weight);
@@ -57,19 +58,21 @@ template <typename C>
 NORMKIT_INLINE RowGrad<C> row_grad(Sums sums, int64_t n, bool centred, bool row_is_wide) {
   const double mean_g = centred ? sums.first / static_cast<double>(n) : 0.0;
   const double mean_gxhat = sums.second / static_cast<double>(n);
-  const bool in_range = mean_g > -0x1p100 && mean_g < 0x1p100 && mean_gxhat > -0x1p100 && mean_gxhat < 0x1p100;
+  const bool in_range =
+      mean_g > -0x1p100 && mean_g < 0x1p100 && mean_gxhat > -0x1p100 && mean_gxhat < 0x1p100;
   return {mean_g, mean_gxhat, row_is_wide || (sizeof(C) == sizeof(float) && !in_range)};
 }
 
-// Sums of one group's panels. A line holds dweight, then dbias, each padded to whole vectors; scratch holds a line of C
-// (the chain of the panel at hand) and the levels of the merge tree, lines of double.
+// Sums of one group's panels. A line holds dweight, then dbias, each padded to whole vectors; scratch holds a
+// line of C (the chain of the panel at hand) and the levels of the merge tree, lines of double.
 template <typename C>
 class PanelSums {
  public:
   static inline int64_t bytes(int64_t n, int64_t group_panels) {
     int64_t levels = 1;
     while ((int64_t(1) << (levels - 1)) < group_panels) ++levels;
-    return line(n) * static_cast<int64_t>(sizeof(C)) + levels * line(n) * static_cast<int64_t>(sizeof(double));
+    return line(n) * static_cast<int64_t>(sizeof(C)) +
+           levels * line(n) * static_cast<int64_t>(sizeof(double));
   }
 
   // Where a group's scratch keeps the finished sums: of dweight (which = 0) or dbias (which = 1).
@@ -111,7 +114,7 @@ static_assert(kTileRows * kStrip == kBlock, "a strip of a tile and a block of a 
 // Adds a tile's columns to the panel.
 template <typename T>
 NORMKIT_NOINLINE void add_columns(const RowsBackward& p, const TileRows<T>& tile, BackwardBuffers<T>& buffers,
-                        PanelSums<Compute<T>>& sums) {
+                                  PanelSums<Compute<T>>& sums) {
   const bool contiguous = p.x.inner.contiguous() && p.dy.inner.contiguous();
   const int64_t width = contiguous ? kBlock : kStrip;
   for (int64_t i = 0; i < p.n; i += width) {
@@ -139,18 +142,20 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
     T* dx = straight != nullptr ? straight : buffers.dx;
     const Parameter<C> w = weight.block(r, b.begin, b.length);
     if (NORMKIT_LIKELY(!grad.is_wide))
-      apply_grad_block(dy, x, dx, b.length, row.scale, static_cast<C>(grad.mean_g), static_cast<C>(grad.mean_gxhat),
-                       w);
+      apply_grad_block(dy, x, dx, b.length, row.scale, static_cast<C>(grad.mean_g),
+                       static_cast<C>(grad.mean_gxhat), w);
     else
       wide_apply_grad_block(dy, x, dx, b.length, row.wide, grad.mean_g, grad.mean_gxhat, w);
     if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
   }
 }
 
-// Up to 8 rows: row sums, column sums, dx, while dy and x lie in the cache. dx is last: it may overwrite either.
+// Up to 8 rows: row sums, column sums, dx, while dy and x lie in the cache. dx is last: it may overwrite
+// either.
 template <typename T>
-NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int count, ParameterReader<Compute<T>>& weight,
-                          BackwardBuffers<T>& buffers, PanelSums<Compute<T>>* sums) {
+NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int count,
+                                    ParameterReader<Compute<T>>& weight, BackwardBuffers<T>& buffers,
+                                    PanelSums<Compute<T>>* sums) {
   using C = Compute<T>;
   TileRows<T> tile;
   Row<C> row[kTileRows];
@@ -248,8 +253,8 @@ void add_groups_phase(const void* state, int64_t begin, int64_t end) {
 
 // ---- sets whose parameters are scalars per channel (BatchNorm, InstanceNorm, GroupNorm) ----
 
-// Phase 1: one task is one set. Its sums are taken channel by channel, since they are the parameter gradients as well;
-// the set's own are these, weighted, added in channel order.
+// Phase 1: one task is one set. Its sums are taken channel by channel, since they are the parameter gradients
+// as well; the set's own are these, weighted, added in channel order.
 template <typename T>
 NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_t end) {
   using C = Compute<T>;

@@ -7,7 +7,8 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// An output of at least this many bytes is written past the cache: it will not be read again before it is evicted.
+// An output of at least this many bytes is written past the cache: it will not be read again before it is
+// evicted.
 constexpr int64_t kStreamBytes = int64_t(16) << 20;
 
 // Rows of a tile share each load of weight and bias; a tile stays in the second-level cache.
@@ -51,7 +52,8 @@ class ArgumentChecker {
     outputs_[output_count_++] = operand;
   }
 
-  // Element types: `elements` is x's. Parameters have it or float; gradients also double; statistics float or double.
+  // Element types: `elements` is x's. Parameters have it or float; gradients also double; statistics float or
+  // double.
   inline void parameter_type(const Operand& operand, DType elements, bool gradient) {
     if (!operand || operand.dtype == elements || (gradient && operand.dtype == DType::kF64)) return;
     if (operand.dtype != DType::kF32 || (elements == DType::kF64 && !gradient)) fail(Status::kInvalidDType);
@@ -63,7 +65,8 @@ class ArgumentChecker {
     if (a && b && a.dtype != b.dtype) fail(Status::kInvalidDType);
   }
 
-  // No output may share memory with anything, except that `result` may be one of the same-shaped inputs itself.
+  // No output may share memory with anything, except that `result` may be one of the same-shaped inputs
+  // itself.
   inline void overlaps(const Operand& result) {
     if (status_ != Status::kOk) return;
     for (int i = 0; i < output_count_; ++i) {
@@ -116,7 +119,8 @@ class ArgumentChecker {
   int input_count_ = 0, output_count_ = 0;
 };
 
-// The three kinds of operands over rows: all axes; the inner ones (weight, bias); the outer ones (mean, rstd).
+// The three kinds of operands over rows: all axes; the inner ones (weight, bias); the outer ones (mean,
+// rstd).
 struct RowsAxes {
   AxesShape elements, row, rows;
 
@@ -137,36 +141,50 @@ struct RowsAxes {
   }
 };
 
-NORMKIT_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+NORMKIT_INLINE int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 using PhaseFunction = void (*)(const void* state, int64_t begin, int64_t end);
 
 inline PhaseFunction forward_function(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return &forward_phase<float>;
-    case DType::kF64: return &forward_phase<double>;
-    case DType::kF16: return &forward_phase<Float16>;
-    case DType::kBF16: return &forward_phase<BFloat16>;
+    case DType::kF32:
+      return &forward_phase<float>;
+    case DType::kF64:
+      return &forward_phase<double>;
+    case DType::kF16:
+      return &forward_phase<Float16>;
+    case DType::kBF16:
+      return &forward_phase<BFloat16>;
   }
   return nullptr;
 }
 
 inline PhaseFunction backward_function(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return &backward_groups_phase<float>;
-    case DType::kF64: return &backward_groups_phase<double>;
-    case DType::kF16: return &backward_groups_phase<Float16>;
-    case DType::kBF16: return &backward_groups_phase<BFloat16>;
+    case DType::kF32:
+      return &backward_groups_phase<float>;
+    case DType::kF64:
+      return &backward_groups_phase<double>;
+    case DType::kF16:
+      return &backward_groups_phase<Float16>;
+    case DType::kBF16:
+      return &backward_groups_phase<BFloat16>;
   }
   return nullptr;
 }
 
 inline PhaseFunction backward_sets_function(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return &backward_sets_phase<float>;
-    case DType::kF64: return &backward_sets_phase<double>;
-    case DType::kF16: return &backward_sets_phase<Float16>;
-    case DType::kBF16: return &backward_sets_phase<BFloat16>;
+    case DType::kF32:
+      return &backward_sets_phase<float>;
+    case DType::kF64:
+      return &backward_sets_phase<double>;
+    case DType::kF16:
+      return &backward_sets_phase<Float16>;
+    case DType::kBF16:
+      return &backward_sets_phase<BFloat16>;
   }
   return nullptr;
 }
@@ -197,7 +215,8 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   set_state(plan, p);
 }
 
-// Chooses how many panels make up a group: one where the scratch allows it, so that there is work for every thread.
+// Chooses how many panels make up a group: one where the scratch allows it, so that there is work for every
+// thread.
 inline void choose_groups(RowsBackward& p, bool wants_parameters, DType elements) {
   const int64_t panels = divide_up(p.rows, kPanelRows);
   p.group_panels = 1;
@@ -213,15 +232,16 @@ inline void choose_groups(RowsBackward& p, bool wants_parameters, DType elements
   }
 }
 
-inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_parameters, Workspace workspace,
-                                   Plan* plan) {
+inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_parameters,
+                                   Workspace workspace, Plan* plan) {
   plan->phase_count = 0;
   if (p.n == 0) return Status::kOk;
   choose_groups(p, wants_parameters, elements);
   if (wants_parameters) {
     const uintptr_t start = (reinterpret_cast<uintptr_t>(workspace.data) + 63) / 64 * 64;
     const size_t needed = static_cast<size_t>(p.groups * p.group_bytes);
-    if (needed > 0 && (workspace.data == nullptr || workspace.bytes < needed + 64)) return Status::kWorkspaceTooSmall;
+    if (needed > 0 && (workspace.data == nullptr || workspace.bytes < needed + 64))
+      return Status::kWorkspaceTooSmall;
     p.scratch = needed > 0 ? reinterpret_cast<char*>(start) : nullptr;
   }
   int phases = 0;
@@ -237,9 +257,12 @@ inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_p
   return Status::kOk;
 }
 
-inline bool is_nan(double v) { return v != v; }
+inline bool is_nan(double v) {
+  return v != v;
+}
 
-// ---- the two operations over rows; Args is the operation's own struct, `mean` a view that RMSNorm leaves empty ----
+// ---- the two operations over rows; Args is the operation's own struct, `mean` a view that RMSNorm leaves
+// empty ----
 
 template <typename Args>
 inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
@@ -268,8 +291,9 @@ inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool c
 }
 
 template <typename Args>
-inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool centred, const ConstView& mean,
-                                 double weight_offset, Workspace workspace, Plan* plan) {
+inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool centred,
+                                 const ConstView& mean, double weight_offset, Workspace workspace,
+                                 Plan* plan) {
   RowsBackward p;
   ArgumentChecker check;
   const RowsAxes axes(shape, &p, check);
@@ -278,7 +302,8 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   p.weight_offset = weight_offset;
   p.accumulate = args.accumulate;
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
-  if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr)) check.fail(Status::kMissingStatistics);
+  if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr))
+    check.fail(Status::kMissingStatistics);
   check.input(args.dy, axes.elements, args.dy.strides, true, &p.dy);
   check.input(args.x, axes.elements, args.x.strides, true, &p.x);
   check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);

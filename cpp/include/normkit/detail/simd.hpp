@@ -1,8 +1,8 @@
 // Vec16: 16 values in register-size parts, and the fixed fold of 32 lanes (two Vec16) to one value.
 //
-// Element i of a block belongs to lane i mod 32 on every instruction set; a part is one register (1 zmm, 2 ymm, 4 xmm
-// of float), or one scalar where the compiler has no vectors. Parts are never larger than a register: GCC spills those.
-// Everything is always_inline, so no vector crosses a call.
+// Element i of a block belongs to lane i mod 32 on every instruction set; a part is one register (1 zmm, 2
+// ymm, 4 xmm of float), or one scalar where the compiler has no vectors. Parts are never larger than a
+// register: GCC spills those. Everything is always_inline, so no vector crosses a call.
 #ifndef NORMKIT_DETAIL_SIMD_HPP_
 #define NORMKIT_DETAIL_SIMD_HPP_
 
@@ -50,7 +50,8 @@ struct Vec16 {
   static NORMKIT_INLINE Vec16 load(const T* p) {
     // Part by part: GCC does not keep an array in registers that was copied to as a whole.
     Vec16 r;
-    NORMKIT_UNROLL for (int i = 0; i < kParts; ++i) memcpy(&r.part[i], p + i * PartOf<T>::kLanes, sizeof(Part));
+    NORMKIT_UNROLL for (int i = 0; i < kParts; ++i)
+        memcpy(&r.part[i], p + i * PartOf<T>::kLanes, sizeof(Part));
     return r;
   }
 
@@ -59,12 +60,12 @@ struct Vec16 {
   }
 };
 
-#define NORMKIT_VEC16_OPERATOR(op)                                                    \
-  template <typename T>                                                               \
-  NORMKIT_INLINE Vec16<T> operator op(Vec16<T> a, Vec16<T> b) {                       \
-    Vec16<T> r;                                                                       \
-    NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) r.part[p] = a.part[p] op b.part[p];    \
-    return r;                                                                         \
+#define NORMKIT_VEC16_OPERATOR(op)                                                                \
+  template <typename T>                                                                           \
+  NORMKIT_INLINE Vec16<T> operator op(Vec16<T> a, Vec16<T> b) {                                   \
+    Vec16<T> r;                                                                                   \
+    NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) r.part[p] = a.part[p] op b.part[p]; \
+    return r;                                                                                     \
   }
 NORMKIT_VEC16_OPERATOR(+)
 NORMKIT_VEC16_OPERATOR(-)
@@ -76,11 +77,14 @@ template <typename T>
 NORMKIT_INLINE Vec16<T> canonical(Vec16<T> a) {
   const Vec16<T> nan = Vec16<T>::splat(static_cast<T>(__builtin_nan("")));
   Vec16<T> r;
-  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) r.part[p] = a.part[p] == a.part[p] ? a.part[p] : nan.part[p];
+  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) {
+    r.part[p] = a.part[p] == a.part[p] ? a.part[p] : nan.part[p];
+  }
   return r;
 }
 
-// Lanes first, first + 1, ... of a 32-lane block that lie below `count` keep their value; the others become +0.
+// Lanes first, first + 1, ... of a 32-lane block that lie below `count` keep their value; the others become
+// +0.
 template <typename T>
 NORMKIT_INLINE Vec16<T> keep_below(Vec16<T> a, int first, int count) {
   alignas(64) static const T kIndex[kVecLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -88,8 +92,9 @@ NORMKIT_INLINE Vec16<T> keep_below(Vec16<T> a, int first, int count) {
   const Vec16<T> limit = Vec16<T>::splat(static_cast<T>(count - first));
   const Vec16<T> zero = Vec16<T>::zero();
   Vec16<T> r;
-  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p)
+  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) {
     r.part[p] = index.part[p] < limit.part[p] ? a.part[p] : zero.part[p];
+  }
   return r;
 }
 
@@ -120,7 +125,7 @@ template <typename T>
 NORMKIT_INLINE T fold(Vec16<T> low, Vec16<T> high) {
   Vec16<T> v = low + high;
   NORMKIT_UNROLL for (int half = Vec16<T>::kParts / 2; half > 0; half /= 2)
-    NORMKIT_UNROLL for (int p = 0; p < half; ++p) v.part[p] = v.part[p] + v.part[p + half];
+      NORMKIT_UNROLL for (int p = 0; p < half; ++p) v.part[p] = v.part[p] + v.part[p + half];
 #if NORMKIT_VECTOR_BYTES > 0
   return Halves<T, NORMKIT_VECTOR_BYTES>::sum(v.part[0]);
 #else
