@@ -222,9 +222,31 @@ void backward_groups_phase(const void* state, int64_t begin, int64_t end) {
 // Phase 2: one task adds the groups of kColumnTask columns and writes the parameter gradients.
 constexpr int kColumnTask = 64;
 
-inline void write_gradient(const Operand& operand, int64_t column, double value, bool accumulate) {
-  const int64_t at = operand.inner.offset(column);
-  write_number(operand, at, accumulate ? read_number(operand, at) + value : value);
+// Gradients of parameters first .. first+count-1, rounded once to their type.
+template <typename W>
+NORMKIT_INLINE void write_gradients_as(const Operand& operand, int64_t first, const double* values, int count,
+                                       bool accumulate) {
+  W* data = reinterpret_cast<W*>(operand.data);
+  const bool contiguous = operand.inner.contiguous();
+  for (int i = 0; i < count; ++i) {
+    W* to = data + (contiguous ? first + i : operand.inner.offset(first + i));
+    write(to, accumulate ? read<double>(to) + values[i] : values[i]);
+  }
+}
+
+inline void write_gradients(const Operand& operand, int64_t first, const double* values, int count,
+                            bool accumulate) {
+  if (!operand) return;
+  switch (operand.dtype) {
+    case DType::kF32:
+      return write_gradients_as<float>(operand, first, values, count, accumulate);
+    case DType::kF64:
+      return write_gradients_as<double>(operand, first, values, count, accumulate);
+    case DType::kF16:
+      return write_gradients_as<Float16>(operand, first, values, count, accumulate);
+    case DType::kBF16:
+      return write_gradients_as<BFloat16>(operand, first, values, count, accumulate);
+  }
 }
 
 template <typename C>
@@ -240,7 +262,7 @@ NORMKIT_NOINLINE void add_groups(const RowsBackward& p, int64_t begin, int64_t e
       for (int64_t g = 0; g < p.groups; ++g)
         tree.push(PanelSums<C>::total(p.scratch + g * p.group_bytes, p.n, which) + first);
       tree.finish();
-      for (int64_t i = 0; i < count; ++i) write_gradient(*outputs[which], first + i, levels[i], p.accumulate);
+      write_gradients(*outputs[which], first, levels, static_cast<int>(count), p.accumulate);
     }
   }
 }
@@ -303,8 +325,8 @@ inline void add_samples_phase(const void* state, int64_t begin, int64_t end) {
     for (int64_t sample = 0; sample < p.samples; ++sample)
       tree.push(p.channel_sums[sample * p.channels + channel]);
     const Sums sums = p.samples > 0 ? tree.finish() : Sums{0.0, 0.0};
-    if (p.dweight) write_gradient(p.dweight, channel, sums.second, p.accumulate);
-    if (p.dbias) write_gradient(p.dbias, channel, sums.first, p.accumulate);
+    write_gradients(p.dweight, channel, &sums.second, 1, p.accumulate);
+    write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
   }
 }
 
