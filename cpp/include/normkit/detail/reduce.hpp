@@ -132,22 +132,22 @@ NORMKIT_INLINE bool squares_in_range(double s2) {
   return s2 >= 0x1p-90 && s2 <= 0x1p120;
 }
 
-// The lanes in double: for the block whose float sums left their range (a row of zeros is one), and for
-// double blocks whose values are scaled by a power of two. Sum of (x scale - k)^kPower.
+// Sum of (x - k)^kPower, all in double: for float blocks whose squares left their range (a row of zeros is
+// one).
 template <int kPower, typename T>
-NORMKIT_NOINLINE double wide_block_sum(const T* x, int n, double scale, double k) {
+NORMKIT_NOINLINE double wide_block_sum(const T* x, int n, double k) {
   using Vec = Vec16<double>;
-  const Vec by = Vec::splat(scale), shift = Vec::splat(k);
+  const Vec shift = Vec::splat(k);
   Vec low = Vec::zero(), high = low;
   for (int i = 0; i < n; i += kLanes) {
     Vec a, b;
     if (i + kLanes <= n) {
-      a = widen16(x + i) * by - shift;
-      b = widen16(x + i + kVecLanes) * by - shift;
+      a = widen16(x + i) - shift;
+      b = widen16(x + i + kVecLanes) - shift;
     } else {
       const Tail<T> tail(x + i, n - i);
-      a = keep_below(widen(tail.low) * by - shift, 0, n - i);
-      b = keep_below(widen(tail.high) * by - shift, kVecLanes, n - i);
+      a = keep_below(widen(tail.low) - shift, 0, n - i);
+      b = keep_below(widen(tail.high) - shift, kVecLanes, n - i);
     }
     low = low + (kPower == 2 ? a * a : a);
     high = high + (kPower == 2 ? b * b : b);
@@ -173,14 +173,6 @@ NORMKIT_INLINE Moments<C> moments_about(int n, DoublePair mean, double k, double
   return {static_cast<double>(n), mean.high, mean.low, squares - static_cast<double>(n) * missed * missed};
 }
 
-template <typename T>
-NORMKIT_NOINLINE Moments<Compute<T>> wide_block_moments(const T* x, int n, double scale) {
-  const double k = wide_block_sum<1>(x, n, scale, 0.0) / n;
-  const double rest = wide_block_sum<1>(x, n, scale, k) / n;
-  const TwoSum mean(k, rest);
-  return moments_about<Compute<T>>(n, {mean.sum, mean.error}, k, wide_block_sum<2>(x, n, scale, k));
-}
-
 // `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of the
 // division.
 template <typename T>
@@ -190,7 +182,8 @@ NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair s
     const double mean = sum.high / static_cast<double>(n);
     const C k = static_cast<C>(mean);
     const double squares = block_squares<true>(x, n, k);
-    if (!NORMKIT_LIKELY(squares_in_range(squares))) return wide_block_moments(x, n, 1.0);
+    if (!NORMKIT_LIKELY(squares_in_range(squares)))
+      return {static_cast<double>(n), mean, 0.0, wide_block_sum<2>(x, n, mean)};
     return moments_about<C>(n, {mean, 0.0}, static_cast<double>(k), squares);
   } else {
     const DoublePair mean = mean_of(sum, n);
@@ -202,7 +195,7 @@ template <typename T>
 NORMKIT_INLINE double block_sum_of_squares(const T* x, int n) {
   const double squares = block_squares<false>(x, n, Compute<T>(0));
   if constexpr (sizeof(Compute<T>) == sizeof(float)) {
-    if (!NORMKIT_LIKELY(squares_in_range(squares))) return wide_block_sum<2>(x, n, 1.0, 0.0);
+    if (!NORMKIT_LIKELY(squares_in_range(squares))) return wide_block_sum<2>(x, n, 0.0);
   }
   return squares;
 }

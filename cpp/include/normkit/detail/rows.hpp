@@ -167,12 +167,14 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
   if (scale == 1.0) return plain;
   MergeTree<Moments<double>> moments;
   MergeTree<Sums> squares;
+  alignas(64) double scaled[kBlock];
   for (Blocks b(p); b.more(); b.next()) {
     const double* x = block_of(p.x, row, b.begin, b.length, buffer);
+    for (int j = 0; j < b.length; ++j) scaled[j] = x[j] * scale;
     if (p.centred)
-      moments.push(wide_block_moments(x, b.length, scale));
+      moments.push(block_moments(scaled, b.length, block_sum(scaled, b.length)));
     else
-      squares.push({wide_block_sum<2>(x, b.length, scale, 0.0), 0.0});
+      squares.push({block_sum_of_squares(scaled, b.length), 0.0});
   }
   const Moments<double> m =
       p.centred ? moments.finish() : Moments<double>{0.0, 0.0, 0.0, squares.finish().first};

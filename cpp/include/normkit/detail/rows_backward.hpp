@@ -25,7 +25,7 @@ NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const 
         MergeTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
           const T* x = block_of(p.x, x_row[r], b.begin, b.length, buffer);
-          tree.push({wide_block_sum<1>(x, b.length, 1.0, s.mean), 0.0});
+          tree.push({wide_block_sum<1>(x, b.length, s.mean), 0.0});
         }
         s.mean_low = tree.finish().first / static_cast<double>(p.n);
       }
