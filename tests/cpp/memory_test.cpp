@@ -128,6 +128,34 @@ TEST(Memory, CanariesBetweenRows) {
   }
 }
 
+// Rows so far apart that their offsets in elements do not fit 32 bits; only the pages that are used exist.
+TEST(Memory, OffsetsBeyond32Bits) {
+  const int64_t apart = (int64_t(1) << 30) + 5, n = 37;
+  const auto bytes = static_cast<size_t>((2 * apart + n) * 2);
+  void* memory[2];
+  for (void*& m : memory) {
+    m = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ASSERT_NE(m, MAP_FAILED);
+  }
+  const Operation& op = operations()[0];
+  Problem p(op, {3, 1, n}, DType::kF16);
+  const int64_t strides[] = {apart, n, 1};
+  for (int64_t r = 0; r < 3; ++r)
+    std::memcpy(static_cast<char*>(memory[0]) + 2 * r * apart, &p.x.bytes[static_cast<size_t>(2 * r * n)],
+                2 * n);
+  Arrays a = p.arrays();
+  a.x = memory[0];
+  a.y = memory[1];
+  a.x_strides = a.y_strides = strides;
+  ASSERT_EQ(forward(op, p.d, a), Status::kOk);
+  ASSERT_EQ(forward(op, p.d, p.arrays()), Status::kOk);
+  for (int64_t r = 0; r < 3; ++r)
+    EXPECT_EQ(std::memcmp(static_cast<char*>(memory[1]) + 2 * r * apart,
+                          &p.y.bytes[static_cast<size_t>(2 * r * n)], 2 * n),
+              0);
+  for (void* m : memory) munmap(m, bytes);
+}
+
 TEST(Memory, NoAllocation) {
   for (const Operation& op : operations()) {
     const Dims d{70, 3, 400};

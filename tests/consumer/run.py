@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Everything that a user of the C++ part does, done: find_package, add_subdirectory, plain -I, other flags.
+
+    python3 tests/consumer/run.py --build build [--only TEXT]
+
+Checks that need a missing tool (clang++-19, the AArch64 cross compiler, qemu) are skipped and say so.
+Prints a line for each check and 'N passed, N failed, N skipped'.
+"""
+
+import argparse
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = ROOT / "tests/consumer"
+INCLUDE = ["-I", str(ROOT / "cpp/include")]
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+class Skip(Exception):
+    pass
+
+
+def run(*command, **options):
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
+    if result.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}\n{result.stdout[-800:]}{result.stderr[-1500:]}")
+    return result.stdout
+
+
+def need(tool):
+    if shutil.which(tool) is None:
+        raise Skip(f"no {tool}")
+    return tool
+
+
+def cpu_has(flag):
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return re.search(rf"\b{flag}\b", text) is not None
+
+
+def readme_example():
+    return re.search(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+
+
+PROJECT = """
+cmake_minimum_required(VERSION 3.22)
+project(consumer LANGUAGES CXX)
+{find}
+foreach(target IN ITEMS headers normkit)
+  add_executable(uses_${{target}} main.cpp)
+  target_link_libraries(uses_${{target}} PRIVATE normkit::${{target}})
+endforeach()
+"""
+
+
+def cmake_project(folder, find, *options):
+    (folder / "main.cpp").write_text(readme_example())
+    (folder / "CMakeLists.txt").write_text(PROJECT.format(find=find))
+    run("cmake", "-S", folder, "-B", folder / "b", *options)
+    run("cmake", "--build", folder / "b")
+    for target in ("headers", "normkit"):
+        run(folder / "b" / f"uses_{target}")
+
+
+def check_find_package(folder, build):
+    run("cmake", "--install", build, "--prefix", folder / "prefix")
+    project = folder / "project"
+    project.mkdir()
+    cmake_project(project, "find_package(normkit REQUIRED)", f"-DCMAKE_PREFIX_PATH={folder / 'prefix'}")
+
+
+def check_add_subdirectory(folder, build):
+    cmake_project(folder, f'add_subdirectory("{ROOT}" normkit)')
+
+
+def check_readme_example(folder, build):
+    (folder / "main.cpp").write_text(readme_example())
+    for compiler in ["g++"] + (["clang++-19"] if shutil.which("clang++-19") else []):
+        for standard in ("c++17", "c++20", "c++23"):
+            run(compiler, f"-std={standard}", "-O2", *INCLUDE, folder / "main.cpp", "-o", folder / "main")
+            run(folder / "main")
+
+
+def check_each_header_alone(folder, build):
+    flags = [
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Wshadow",
+        "-Werror",
+        "-fno-exceptions",
+        "-fno-rtti",
+    ]
+    for header in sorted((ROOT / "cpp/include/normkit").glob("*.hpp")):
+        source = folder / f"{header.stem}.cpp"
+        source.write_text(f"#include <normkit/{header.name}>\n")
+        openmp = ["-fopenmp"] if "openmp" in header.name else []
+        run("g++", *flags, *openmp, *INCLUDE, "-c", source, "-o", folder / "o.o")
+
+
+def check_fast_math_is_refused(folder, build):
+    source = folder / "fast.cpp"
+    source.write_text("#include <normkit/normkit.hpp>\n")
+    result = subprocess.run(
+        ["g++", "-std=c++17", "-ffast-math", *INCLUDE, "-c", str(source), "-o", str(folder / "o.o")],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0 and "without -ffast-math" in result.stderr
+
+
+def hash_of(folder, compiler, *flags, runner=()):
+    program = folder / "program"
+    run(compiler, "-std=c++17", *flags, *INCLUDE, HERE / "program.cpp", "-o", program)
+    return run(*runner, program).split()
+
+
+def check_same_bits_in_any_flags(folder, build):
+    expected, _ = hash_of(folder, "g++", "-O0")
+    variants = [("g++", "-O3"), ("g++", "-O2", "-DNORMKIT_FORCE_SCALAR")]
+    if X86:
+        variants += [("g++", "-O1", "-mavx2", "-mf16c")]
+        if cpu_has("avx512bw"):
+            variants += [("g++", "-O3", "-march=x86-64-v4", "-mf16c")]
+    if shutil.which("clang++-19"):
+        variants += [("clang++-19", "-O0"), ("clang++-19", "-O3")]
+    for variant in variants:
+        got, _ = hash_of(folder, *variant)
+        assert got == expected, f"{variant}: {got}, not {expected}"
+
+
+def check_own_arithmetic_still_fuses(folder, build):
+    if not X86 or not cpu_has("fma"):
+        raise Skip("no FMA here")
+    expected, _ = hash_of(folder, "g++", "-O0")
+    compilers = ["g++"] + (["clang++-19"] if shutil.which("clang++-19") else [])
+    for compiler in compilers:
+        got, own = hash_of(folder, compiler, "-O3", "-march=haswell")
+        assert got == expected, f"{compiler}: {got}, not {expected}"
+        assert own == "fused", f"{compiler}: the consumer's own a * b + c is {own}"
+
+
+def check_aarch64(folder, build):
+    compiler, emulator = need("aarch64-linux-gnu-g++"), need("qemu-aarch64")
+    expected, _ = hash_of(folder, "g++", "-O2")
+    for level in ("-O0", "-O3"):
+        got, _ = hash_of(folder, compiler, level, "-static", runner=[emulator])
+        assert got == expected, f"{level}: {got}, not {expected}"
+    program = folder / "golden"
+    run(compiler, "-std=c++17", "-O2", "-static", *INCLUDE, ROOT / "tests/cpp/golden_main.cpp", "-o", program)
+    assert " 0 failed" in run(emulator, program)
+
+
+def check_golden_in_haswell_flags(folder, build):
+    if not X86 or not cpu_has("avx2"):
+        raise Skip("no AVX2 here")
+    for compiler in ["g++"] + (["clang++-19"] if shutil.which("clang++-19") else []):
+        program = folder / "golden"
+        flags = ["-std=c++17", "-O3", "-march=haswell"]
+        run(compiler, *flags, *INCLUDE, ROOT / "tests/cpp/golden_main.cpp", "-o", program)
+        assert " 0 failed" in run(program)
+
+
+def library(build):
+    return next(p for p in (Path(build) / "cpp/src").glob("libnormkit.*") if p.suffix in (".a", ".so"))
+
+
+def check_mixed_instruction_sets(folder, build):
+    if not X86 or not cpu_has("avx2"):
+        raise Skip("needs x86 with AVX2")
+    second = ["-march=x86-64-v4", "-mf16c"] if cpu_has("avx512bw") else []
+    for part, flags in (("first", ["-mavx2", "-mf16c"]), ("second", second)):
+        flags = ["-std=c++17", "-O2", f"-DPART={part}", *flags, *INCLUDE]
+        run("g++", *flags, "-c", HERE / "part.cpp", "-o", folder / f"{part}.o")
+    run("g++", "-std=c++17", "-DNORMKIT_COMPILED", *INCLUDE, HERE / "mixed.cpp", folder / "first.o",
+        folder / "second.o", library(build), "-fopenmp", "-pthread", "-o", folder / "mixed")  # fmt: skip
+    run(folder / "mixed")
+
+
+def check_symbols_of_each_instruction_set(folder, build):
+    objects = sorted((Path(build) / "cpp/src").glob("CMakeFiles/normkit_*.dir/kernels_*.o"))
+    assert objects, f"no kernel objects in {build}"
+    for path in objects:
+        isa = path.name.removeprefix("kernels_").split(".")[0]
+        exported, instances = [], 0
+        for line in run("nm", "-C", path).splitlines():
+            kind, symbol = line[17], line[19:]
+            if kind == "U":
+                assert symbol in ("memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"), f"{isa}: {symbol}"
+            elif kind in "WVuB" or kind.isupper():
+                if kind == "T":
+                    exported.append(symbol)
+                else:
+                    assert f"normkit::{isa}::" in symbol, f"{isa}: {kind} {symbol}"
+                    instances += 1
+        assert exported == [f"normkit_table_{isa}"], f"{isa} exports {exported}"
+        text = run("size", path).splitlines()[1].split()[0]
+        print(f"      {isa}: {instances} shared functions, {text} bytes of code and constants")
+
+
+CHECKS = {
+    name.removeprefix("check_").replace("_", " "): function
+    for name, function in list(globals().items())
+    if name.startswith("check_")
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default=str(ROOT / "build"), help="a CMake build folder of normkit")
+    parser.add_argument("--only", default="", help="checks whose name has this text")
+    arguments = parser.parse_args()
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    for name, check in CHECKS.items():
+        if arguments.only not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                check(Path(folder), Path(arguments.build).resolve())
+                state, detail = "passed", ""
+            except Skip as reason:
+                state, detail = "skipped", str(reason)
+            except AssertionError as error:
+                state, detail = "failed", str(error)
+        counts[state] += 1
+        print(f"{state:8} {name} {detail}", flush=True)
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Do the tests notice a broken kernel? Breaks one on purpose, runs the C++ tests, expects red.
+
+    python3 tests/mutations.py                 every mutation (about half a minute each)
+    python3 tests/mutations.py --only NAME     one of them; --list names them
+    python3 tests/mutations.py --sample 2 --seed 7
+
+A mutation is a piece of text that stands exactly once in a header, and what replaces it. The tests are the
+accuracy, sameness and memory tests, header-only; golden hashes, which any change of a bit turns red, are left
+out. Prints a table and 'N passed, N failed', a mutation that the tests catch counting as passed.
+"""
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADERS = Path("cpp/include/normkit/detail")
+SOURCES = ["accuracy_test.cpp", "sameness_test.cpp", "memory_test.cpp"]
+FLAGS = ["-std=c++17", "-O1", "-fopenmp", "-w"]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS = [
+    Mutation(
+        "variance as E[x^2] - E[x]^2",
+        "reduce.hpp",
+        "    const double squares = block_squares<true>(x, n, k);",
+        "    const double squares = block_squares<false>(x, n, C(0)) - n * k * (2 * mean - k);",
+    ),
+    Mutation(
+        "tail of a block's sum dropped",
+        "reduce.hpp",
+        "    sums.add(tail.low, tail.high);\n",
+        "",
+    ),
+    Mutation(
+        "masked lanes add k^2",
+        "reduce.hpp",
+        "      a = keep_below(a - shift, 0, n - i);\n      b = keep_below(b - shift, kVecLanes, n - i);\n",
+        "      a = a - shift;\n      b = b - shift;\n",
+    ),
+    Mutation(
+        "sum of a block in float",
+        "reduce.hpp",
+        "sums.add(widen16(x + i), widen16(x + i + kVecLanes));",
+        "sums.add(widen(load16(x + i) + load16(x + i + kVecLanes)), Vec16<double>::zero());",
+    ),
+    Mutation(
+        "row offset in 32 bits",
+        "geometry.hpp",
+        "    return reinterpret_cast<T*>(data) + outer.offset(r);",
+        "    return reinterpret_cast<T*>(data) + static_cast<int32_t>(outer.offset(r));",
+    ),
+    Mutation(
+        "eps outside the root",
+        "rows.hpp",
+        "1.0 / square_root(var + eps), scale};",
+        "1.0 / (square_root(var) + eps), scale};",
+    ),
+    Mutation(
+        "biased by the batch",
+        "rows.hpp",
+        "statistics_from(m.mean, m.mean_low, m.m2, static_cast<double>(p.n), p.eps, 1.0);",
+        "statistics_from(m.mean, m.mean_low, m.m2, p.n * (1 + 1e-7 * p.rows), p.eps, 1.0);",
+    ),
+    Mutation(
+        "low part of the mean dropped",
+        "rows.hpp",
+        "static_cast<float>(s.mean - static_cast<double>(hi))",
+        "0.0f",
+    ),
+    Mutation(
+        "strides forgotten in the second pass",
+        "rows.hpp",
+        "const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);",
+        "const T* x = x_row[r] + block.begin;",
+    ),
+    Mutation(
+        "parameter gradients of a tile dropped",
+        "rows_backward.hpp",
+        "  if (sums != nullptr) add_columns(p, tile, buffers, *sums);\n",
+        "",
+    ),
+    Mutation(
+        "mean of g forgotten",
+        "rows_backward.hpp",
+        "centred ? sums.first / static_cast<double>(n) : 0.0;",
+        "0.0;",
+    ),
+    Mutation(
+        "missing rows of a tile counted as ones",
+        "grad_sums.hpp",
+        "    if (kFirst >= tile.count) return {Vec::zero(), Vec::zero()};\n",
+        "    if (kFirst >= tile.count) return {Vec::splat(1), Vec::splat(1)};\n",
+    ),
+    Mutation(
+        "one element written beyond the tail",
+        "apply.hpp",
+        "    store_tail(y + i, n - i,",
+        "    store_tail(y + i, n - i + 1,",
+    ),
+    Mutation(
+        "blocks merge in another order with the tree",
+        "merge.hpp",
+        "    for (; (filled_ >> rank) & 1u; ++rank) partial = merge(level_[rank], partial);\n    filled_",
+        "    for (; (filled_ >> rank) & 1u; ++rank) partial = level_[rank];\n    filled_",
+    ),
+    Mutation(
+        "round half up",
+        "convert.hpp",
+        "const PartU32 rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;",
+        "const PartU32 rounded = (bits + 0xFFFFu) >> 16;",
+    ),
+]
+
+
+def run(command, **options):
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", **options)
+
+
+def mutated_tree(folder, mutation):
+    """A copy of what the tests compile, broken; an error if the text does not stand there exactly once."""
+    for part in ("cpp/include", "tests/cpp", "tests/reference"):
+        shutil.copytree(ROOT / part, folder / part)
+    if mutation is None:
+        return None
+    path = folder / HEADERS / mutation.file
+    text = path.read_text()
+    count = text.count(mutation.old)
+    if count != 1:
+        return f"its text stands {count} times in {mutation.file}; it should stand there once"
+    path.write_text(text.replace(mutation.old, mutation.new))
+    return None
+
+
+def outcome(mutation):
+    """('caught', which test), ('survived', '') or ('error', why)."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        error = mutated_tree(folder, mutation)
+        if error:
+            return "error", error
+        program = folder / "tests/mutant"
+        sources = [str(folder / "tests/cpp" / source) for source in SOURCES]
+        include = ["-I", str(folder / "cpp/include")]
+        built = run(
+            ["g++", *FLAGS, *include, *sources, "-lgtest", "-lgtest_main", "-pthread", "-o", str(program)]
+        )
+        if built.returncode != 0:
+            return "error", "does not compile: " + built.stderr[-300:]
+        result = run([str(program), "--gtest_fail_fast", "--gtest_brief=1"], timeout=600)
+        if result.returncode == 0:
+            return "survived", ""
+        failed = [line for line in result.stdout.splitlines() if "FAILED" in line]
+        return "caught", failed[0].split("]")[1].split(",")[0].strip() if failed else "crash"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help="the mutation of this name")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--sample", type=int, help="so many of them")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    chosen = MUTATIONS
+    if arguments.list:
+        print("\n".join(m.name for m in MUTATIONS))
+        return 0
+    if arguments.only:
+        chosen = [m for m in MUTATIONS if m.name == arguments.only]
+        if not chosen:
+            parser.error(f"no such mutation: {arguments.only}; see --list")
+    elif arguments.sample:
+        chosen = random.Random(arguments.seed).sample(MUTATIONS, arguments.sample)
+
+    state, detail = outcome(None)
+    if state != "survived":
+        print(f"the tests fail without any mutation: {detail}")
+        return 1
+    passed = 0
+    with ThreadPoolExecutor(2) as pool:
+        for mutation, (state, detail) in zip(chosen, pool.map(outcome, chosen), strict=True):
+            passed += state == "caught"
+            print(f"{state:9} {mutation.name:45} {detail}", flush=True)
+    print(f"{passed} passed, {len(chosen) - passed} failed")
+    return 0 if passed == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
