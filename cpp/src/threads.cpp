@@ -72,7 +72,7 @@ void parallel_for(void*, int64_t tasks, TaskFunction task, void* argument) {
   if (threads <= 1 || tasks <= 1 || threads_lost.load(std::memory_order_relaxed))
     return task(argument, 0, tasks);
   note_start();
-  detail::openmp_parallel_for(&threads, tasks, task, argument);
+  executor_detail::openmp_parallel_for(&threads, tasks, task, argument);
 }
 
 #else

@@ -143,6 +143,24 @@ TEST_P(Accuracy, ExactData) {
   }
 }
 
+// Groups of more than a block, whose weight and bias are read block by block.
+TEST(Forward, ManyChannelsPerGroup) {
+  for (const Dims& d : {Dims{1, 2048, 2, 2}, Dims{1, 1280, 8, 5}, Dims{2, 1536, 9, 6}, Dims{3, 2048, 1, 1}}) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      Problem p(operations()[4], d, dtype);
+      for (size_t i = 0; i < p.weight.size(); ++i) p.weight.set(i, 1.0 + static_cast<double>(i % 100));
+      ASSERT_EQ(p.run(), Status::kOk);
+      const reference::Result expected = p.expected();
+      for (size_t i = 0; i < p.y.size(); ++i) {
+        const Wide scale = reference::wide_abs(expected.xhat[i]) + 1;
+        ASSERT_LE(static_cast<double>(reference::wide_abs(p.y[i] - expected.y[i]) / scale),
+                  dtype == DType::kF32 ? 1e-4 : 1.0)
+            << d.C << " channels, element " << i;
+      }
+    }
+  }
+}
+
 TEST(Gradient, EightThousandOnesInBfloat16) {
   Problem p(operations()[0], {8192, 1, 4}, DType::kBF16);
   for (size_t i = 0; i < p.dy.size(); ++i) p.dy.set(i, 1.0);

@@ -222,6 +222,39 @@ TEST(BadInput, EmptyIsFine) {
   }
 }
 
+TEST(BadInput, InfiniteEps) {
+  for (DType dtype : kDTypes) {
+    Problem p(operations()[0], {2, 1, 9}, dtype);
+    p.eps = HUGE_VAL;
+    EXPECT_EQ(p.run(), Status::kOk);
+  }
+}
+
+TEST(BadInput, GivenStatistics) {
+  std::vector<float> x(24, 1e38f), dy(24, 1.0f), out(24), one(4, 1e5f), zero(4, 0.0f);
+  const int64_t size[] = {2, 4, 3};
+  BatchNormBackwardArgs b;
+  b.x = x.data();
+  b.dy = dy.data();
+  b.dx = out.data();
+  b.given_mean = zero.data();
+  b.given_rstd = one.data();
+  ASSERT_EQ(batch_norm_backward({3, size}, b), Status::kOk);
+  for (float v : out) EXPECT_EQ(v, 1e5f);  // x plays no part
+  b.given_var = one.data();
+  EXPECT_EQ(batch_norm_backward({3, size}, b), Status::kMissingStatistics);
+  GroupNormArgs g;
+  g.x = x.data();
+  g.y = out.data();
+  g.groups = 2;
+  g.running_mean = zero.data();
+  EXPECT_EQ(group_norm({3, size}, g), Status::kMissingStatistics);
+  g.running_mean = View();
+  g.given_mean = zero.data();
+  g.given_var = one.data();
+  EXPECT_EQ(group_norm({3, size}, g), Status::kMissingStatistics);
+}
+
 TEST(BadInput, GroupsMustDivideChannels) {
   for (int64_t groups : {0, -1, 4, 7}) {
     Problem p(operations()[4], {2, 6, 5, 1}, DType::kF32);

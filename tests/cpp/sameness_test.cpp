@@ -18,7 +18,7 @@ namespace {
 
 std::vector<Dims> shapes(const Operation& op) {
   if (op.over_rows) return {{1, 1, 1}, {3, 1, 45}, {130, 1, 257}, {5, 3, 700}, {700, 1, 33}};
-  return {{3, 6, 1, 2}, {4, 6, 35, 3}, {2, 4, 1500, 2}, {70, 5, 9, 5}};
+  return {{3, 6, 1, 2}, {1, 2048, 2, 2}, {2, 1536, 9, 6}, {4, 6, 35, 3}, {2, 4, 1500, 2}, {70, 5, 9, 5}};
 }
 
 // Tasks in an order and a grouping of its own, on threads of its own.

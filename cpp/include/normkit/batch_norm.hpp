@@ -40,7 +40,7 @@ inline Status batch_norm_plan(const ChannelsShape& shape, const BatchNormArgs& a
 
 inline size_t batch_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                   const BatchNormBackwardArgs& args) noexcept {
-  return detail::channels_backward_bytes(shape, args);
+  return detail::channels_backward_bytes(detail::ChannelSets::kBatch, shape, args);
 }
 
 inline Status batch_norm_backward_plan(const ChannelsShape& shape, const BatchNormBackwardArgs& args,

@@ -8,7 +8,7 @@
 
 namespace normkit {
 
-namespace detail {
+namespace executor_detail {
 
 inline int openmp_concurrency(void* context) {
   return *static_cast<const int*>(context);
@@ -32,11 +32,11 @@ inline void openmp_parallel_for(void* context, int64_t tasks, TaskFunction task,
   }
 }
 
-}  // namespace detail
+}  // namespace executor_detail
 
 // `threads` points to the number of threads to use; it is read at each call and must outlive the executor.
 inline Executor openmp_executor(int* threads) noexcept {
-  return {threads, &detail::openmp_concurrency, &detail::openmp_parallel_for};
+  return {threads, &executor_detail::openmp_concurrency, &executor_detail::openmp_parallel_for};
 }
 
 }  // namespace normkit

@@ -48,7 +48,7 @@ struct Plan {
 // A phase that touches less memory than this runs on the calling thread: waking another one costs more.
 constexpr int64_t kParallelBytes = 256 * 1024;
 
-namespace detail {
+namespace executor_detail {
 
 struct PhaseCall {
   const Plan* plan;
@@ -60,7 +60,7 @@ inline void run_phase_range(void* argument, int64_t begin, int64_t end) {
   call->plan->run(call->phase, begin, end);
 }
 
-}  // namespace detail
+}  // namespace executor_detail
 
 // Runs every phase of the plan; executor == nullptr means the calling thread.
 inline void execute(const Plan& plan, const Executor* executor = nullptr) noexcept {
@@ -69,8 +69,8 @@ inline void execute(const Plan& plan, const Executor* executor = nullptr) noexce
     const bool parallel = executor != nullptr && executor->parallel_for != nullptr && p.tasks > 1 &&
                           p.task_bytes >= (kParallelBytes + p.tasks - 1) / p.tasks;
     if (parallel) {
-      detail::PhaseCall call{&plan, phase};
-      executor->parallel_for(executor->context, p.tasks, &detail::run_phase_range, &call);
+      executor_detail::PhaseCall call{&plan, phase};
+      executor->parallel_for(executor->context, p.tasks, &executor_detail::run_phase_range, &call);
     } else {
       plan.run(phase, 0, p.tasks);
     }

@@ -45,7 +45,7 @@ inline Status group_norm_plan(const ChannelsShape& shape, const GroupNormArgs& a
 
 inline size_t group_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                   const GroupNormBackwardArgs& args) noexcept {
-  return detail::channels_backward_bytes(shape, args);
+  return detail::channels_backward_bytes(detail::ChannelSets::kGroup, shape, args);
 }
 
 inline Status group_norm_backward_plan(const ChannelsShape& shape, const GroupNormBackwardArgs& args,

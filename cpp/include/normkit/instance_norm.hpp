@@ -41,7 +41,7 @@ inline Status instance_norm_plan(const ChannelsShape& shape, const InstanceNormA
 
 inline size_t instance_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                      const InstanceNormBackwardArgs& args) noexcept {
-  return detail::channels_backward_bytes(shape, args);
+  return detail::channels_backward_bytes(detail::ChannelSets::kInstance, shape, args);
 }
 
 inline Status instance_norm_backward_plan(const ChannelsShape& shape, const InstanceNormBackwardArgs& args,

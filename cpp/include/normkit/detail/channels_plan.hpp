@@ -82,18 +82,23 @@ class ChannelAxes {
       }
       given = contiguous;
     }
-    for (int a = 0; a < count_; ++a) strides_[a] = given[axis_[a]] * span_[a];
+    for (int a = 0; a < count_; ++a) strides_[a] = multiplied(given[axis_[a]], span_[a]);
     return strides_;
   }
 
   // weight, bias: one stride, on the channels; the other axes repeat.
   inline const int64_t* channel_strides(const int64_t* given) {
     const int64_t step = given != nullptr ? given[0] : 1;
-    for (int a = 0; a < count_; ++a) strides_[a] = axis_[a] == 1 ? step * span_[a] : 0;
+    for (int a = 0; a < count_; ++a) strides_[a] = axis_[a] == 1 ? multiplied(step, span_[a]) : 0;
     return strides_;
   }
 
  private:
+  // A product that overflows becomes a stride that ArgumentChecker refuses.
+  static inline int64_t multiplied(int64_t a, int64_t b) {
+    int64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
+  }
   inline void add(int64_t size, int axis, int64_t span) {
     size_[count_] = size;
     axis_[count_] = axis;
@@ -122,6 +127,7 @@ inline void update_running_phase(const void* state, int64_t begin, int64_t end) 
   const FloatEnvironment environment;
   const RunningUpdate& p = *static_cast<const RunningUpdate*>(state);
   const double n = static_cast<double>(p.forward.n), sets = static_cast<double>(p.samples);
+  if (p.forward.n < 2) return;  // no unbiased variance: left alone
   for (int64_t c = begin; c < end; ++c) {
     MergeTree<Sums> tree;
     for (int64_t s = 0; s < p.samples; ++s) {
@@ -154,6 +160,16 @@ inline size_t channels_forward_bytes(ChannelSets sets, const ChannelsShape& shap
   return static_cast<size_t>(count) * 2 * sizeof(double) + 64;
 }
 
+// given_mean comes with exactly one of given_var and given_rstd, and not for groups; strides fit an address
+// space.
+template <typename Args>
+inline void check_given(ChannelSets sets, const Args& args, ArgumentChecker& check) {
+  const bool var = args.given_var.data != nullptr, rstd = args.given_rstd.data != nullptr;
+  if ((args.given_mean.data != nullptr) != (var != rstd) || (var && rstd) ||
+      (sets == ChannelSets::kGroup && (var || rstd)))
+    check.fail(Status::kMissingStatistics);
+}
+
 inline Status channels_forward_plan(ChannelSets sets, const ChannelsShape& shape, const ChannelNormArgs& args,
                                     int64_t groups, Workspace workspace, Plan* plan) {
   RunningUpdate u;
@@ -165,7 +181,8 @@ inline Status channels_forward_plan(ChannelSets sets, const ChannelsShape& shape
   p.given_variance = args.given_var.data != nullptr;
   const ConstView& second = p.given_variance ? args.given_var : args.given_rstd;
   if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
-  if (p.given != (second.data != nullptr) || (p.given_variance && args.given_rstd.data != nullptr))
+  check_given(sets, args, check);
+  if (sets == ChannelSets::kGroup && (args.running_mean.data != nullptr || args.running_var.data != nullptr))
     check.fail(Status::kMissingStatistics);
   if (check.status() != Status::kOk) return check.status();
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
@@ -186,7 +203,7 @@ inline Status channels_forward_plan(ChannelSets sets, const ChannelsShape& shape
   check.same_type(p.x, p.y);
   check.parameter_type(p.weight, p.x.dtype, false);
   check.parameter_type(p.bias, p.x.dtype, false);
-  check.overlaps(p.y);
+  check.overlaps(p.y, p.x, p.x);
   if (check.status() != Status::kOk) return check.status();
   const size_t needed = channels_forward_bytes(sets, shape, args);
   const bool updates = !p.given && needed > 0;
@@ -206,10 +223,12 @@ inline Status channels_forward_plan(ChannelSets sets, const ChannelsShape& shape
   return Status::kOk;
 }
 
-inline size_t channels_backward_bytes(const ChannelsShape& shape, const ChannelNormBackwardArgs& args) {
+inline size_t channels_backward_bytes(ChannelSets sets, const ChannelsShape& shape,
+                                      const ChannelNormBackwardArgs& args) {
   if (args.dweight.data == nullptr && args.dbias.data == nullptr) return 0;
   if (shape.rank < 2 || shape.size == nullptr || checked_product(shape.size, shape.rank) <= 0) return 0;
-  return static_cast<size_t>(shape.size[0] * shape.size[1]) * sizeof(Sums) + 64;
+  const int64_t count = sets == ChannelSets::kBatch ? shape.size[1] : shape.size[0] * shape.size[1];
+  return static_cast<size_t>(count) * sizeof(Sums) + 64;
 }
 
 inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shape,
@@ -225,6 +244,7 @@ inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shap
   const ConstView& mean = p.given ? args.given_mean : args.mean;
   const ConstView& second = !p.given ? args.rstd : p.given_variance ? args.given_var : args.given_rstd;
   if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  check_given(sets, args, check);
   if ((mean.data == nullptr) != (second.data == nullptr)) check.fail(Status::kMissingStatistics);
   if (check.status() != Status::kOk) return check.status();
   check.input(args.dy, axes.elements(), axes.element_strides(args.dy.strides), true, &p.dy);
@@ -245,7 +265,7 @@ inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shap
     check.statistic_type(p.mean);
     check.statistic_type(p.rstd);
   }
-  check.overlaps(p.dx);
+  check.overlaps(p.dx, p.x, p.dy);
   if (check.status() != Status::kOk) return check.status();
 
   plan->phase_count = 0;
@@ -256,7 +276,7 @@ inline Status channels_backward_plan(ChannelSets sets, const ChannelsShape& shap
   const bool wants_parameters = p.dweight || p.dbias;
   if (wants_parameters && p.samples > 0) {
     p.channel_sums =
-        reinterpret_cast<Sums*>(aligned_scratch(workspace, channels_backward_bytes(shape, args) - 64));
+        reinterpret_cast<Sums*>(aligned_scratch(workspace, channels_backward_bytes(sets, shape, args) - 64));
     if (p.channel_sums == nullptr) return Status::kWorkspaceTooSmall;
   }
   int phases = 0;

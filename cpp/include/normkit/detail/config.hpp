@@ -1,8 +1,9 @@
 // Compiler and instruction-set facts, and the guard that every kernel header opens and closes.
 //
-// Invariant: products are rounded before they are added, whatever flags the includer uses. The guard switches
-// contraction off for the code between NORMKIT_BEGIN_NAMESPACE and NORMKIT_END_NAMESPACE and leaves the
-// includer's own code alone.
+// Invariant: products are rounded before they are added, whatever the includer's flags (but for clang's
+// -ffp-contract=fast and -funsafe-math-optimizations, which overrule every pragma and cannot be seen from
+// here). The guard switches contraction off for the code between NORMKIT_BEGIN_NAMESPACE and
+// NORMKIT_END_NAMESPACE and leaves the includer's own code alone.
 #ifndef NORMKIT_DETAIL_CONFIG_HPP_
 #define NORMKIT_DETAIL_CONFIG_HPP_
 
@@ -10,7 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__FAST_MATH__) || (defined(_M_FP_FAST) && _M_FP_FAST)
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||             \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
+    (defined(_M_FP_FAST) && _M_FP_FAST)
 #  error "normkit promises the same bits everywhere: compile it without -ffast-math (/fp:fast)"
 #endif
 #if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0

@@ -82,6 +82,9 @@ inline int64_t checked_product(const int64_t* size, int count) {
   return empty ? 0 : bound;
 }
 
+// In bytes: more than an address space holds, and little enough for sums of a few to fit.
+constexpr int64_t kFarthest = int64_t(1) << 56;
+
 // Bytes first .. end-1 relative to data are what a non-empty operand touches at most. False: they overflow.
 struct Extent {
   int64_t first = 0, end = 0;
@@ -96,7 +99,7 @@ struct Extent {
     for (int a = 0; a < axes.count; ++a) {
       int64_t reach;
       if (__builtin_mul_overflow(axes.size[a] - 1, axes.stride[a], &reach) ||
-          __builtin_mul_overflow(reach, bytes, &reach))
+          __builtin_mul_overflow(reach, bytes, &reach) || reach > kFarthest || reach < -kFarthest)
         return false;
       int64_t& side = reach < 0 ? first : end;
       if (__builtin_add_overflow(side, reach, &side)) return false;

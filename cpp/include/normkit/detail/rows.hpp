@@ -161,7 +161,7 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
       if (!(magnitude <= largest)) largest = magnitude;
     }
   }
-  if (!is_finite(largest) || largest == 0.0) return plain;
+  if (!is_finite(largest) || largest == 0.0 || !is_finite(p.eps)) return plain;
   const double root = square_root(p.eps);  // where eps is larger than the squares, it sets the scale
   const double scale = inverse_power_of_two(root > largest ? root : largest);
   if (scale == 1.0) return plain;
@@ -231,7 +231,7 @@ template <typename C>
 struct ParameterReader {
   const Operand& operand;
   double offset;
-  int64_t widened_at = -1, widened_count = 0;  // what the buffer holds
+  int64_t widened_row = -1, widened_begin = -1, widened_count = 0;  // what the buffer holds
   bool widened_repeated = false;
   alignas(64) C buffer[kBlock];
 
@@ -249,10 +249,11 @@ struct ParameterReader {
       return {reinterpret_cast<const C*>(operand.data) + row + begin, 1};
     const bool repeated = operand.inner.constant(begin, count);
     if (repeated) count = kVecLanes;
-    const int64_t at = row + (repeated ? operand.inner.offset(begin) : begin);
-    if (at != widened_at || repeated != widened_repeated || count > widened_count) {
+    if (row != widened_row || begin != widened_begin || repeated != widened_repeated ||
+        count > widened_count) {
       widen(row, begin, count, repeated);
-      widened_at = at;
+      widened_row = row;
+      widened_begin = begin;
       widened_repeated = repeated;
       widened_count = count;
     }

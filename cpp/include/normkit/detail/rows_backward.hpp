@@ -135,12 +135,20 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
                                ParameterReader<Compute<T>>& weight, BackwardBuffers<T>& buffers) {
   using C = Compute<T>;
   T* dx_row = p.dx.template row<T>(r);
+  C no_bias[kVecLanes];
+  for (C& zero : no_bias) zero = C(-0.0);
   for (Blocks b = Blocks::apply(p); b.more(); b.next()) {
     const T* x = block_of(p.x, x_row, b.begin, b.length, buffers.x);
     const T* dy = block_of(p.dy, dy_row, b.begin, b.length, buffers.dy);
     T* straight = straight_block(p.dx.inner, dx_row, b.begin, b.length);
     T* dx = straight != nullptr ? straight : buffers.dx;
     const Parameter<C> w = weight.block(r, b.begin, b.length);
+    if (p.given) {  // constants: dx = dy rstd weight, and x plays no part
+      const Row<C> row_of_dy = {{C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, 1.0}, row.is_wide};
+      forward_block(row_of_dy, dy, dx, b.length, false, w, {no_bias, 0}, 0);
+      if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
+      continue;
+    }
     if (NORMKIT_LIKELY(!grad.is_wide))
       apply_grad_block(dy, x, dx, b.length, row.scale, static_cast<C>(grad.mean_g),
                        static_cast<C>(grad.mean_gxhat), w);
@@ -305,7 +313,6 @@ NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_
       total = {total.first + w * sums.first, total.second + w * sums.second};
     }
     if (!p.dx) continue;
-    if (p.given) total = {0.0, 0.0};  // constants: the statistics do not depend on x
     write_dx(p, r, dy_row, x_row, row, row_grad<C>(total, p.n, true, row.is_wide), weight, buffers);
   }
 }

@@ -25,6 +25,9 @@ struct AxesShape {
   const int64_t* size = nullptr;
 };
 
+// In elements: more than an address space holds.
+constexpr int64_t kLargestStride = int64_t(1) << 50;
+
 // Builds operands one by one; after the first error the rest is skipped.
 class ArgumentChecker {
  public:
@@ -65,15 +68,15 @@ class ArgumentChecker {
     if (a && b && a.dtype != b.dtype) fail(Status::kInvalidDType);
   }
 
-  // No output may share memory with anything, except that `result` may be one of the same-shaped inputs
-  // itself.
-  inline void overlaps(const Operand& result) {
+  // No output may share memory with anything, except that `result` may be `x` or `dy` itself.
+  inline void overlaps(const Operand& result, const Operand& x, const Operand& dy) {
     if (status_ != Status::kOk) return;
     for (int i = 0; i < output_count_; ++i) {
       for (int j = 0; j < i; ++j)
         if (overlap(*outputs_[i], *outputs_[j])) return fail(Status::kOverlap);
       for (int j = 0; j < input_count_; ++j) {
-        const bool may_be_same = outputs_[i] == &result && same_view(*outputs_[i], *inputs_[j]);
+        const bool may_be_same = outputs_[i] == &result && (inputs_[j] == &x || inputs_[j] == &dy) &&
+                                 same_view(*outputs_[i], *inputs_[j]);
         if (!may_be_same && overlap(*outputs_[i], *inputs_[j])) return fail(Status::kOverlap);
       }
     }
@@ -105,6 +108,9 @@ class ArgumentChecker {
       }
       strides = contiguous;
     }
+    for (int a = 0; a < axes; ++a)
+      if (shape.size[a] > 1 && (strides[a] > kLargestStride || strides[a] < -kLargestStride))
+        return fail(Status::kInvalidShape);
     bool fits = true;
     for (int a = 0; a < axes; ++a)
       fits = fits && (a < shape.outer ? operand->outer : operand->inner).append(shape.size[a], strides[a]);
@@ -200,7 +206,7 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   const int64_t element = p.x.bytes();
   if (p.rows == 0) return;
   if (p.n == 0) {  // no elements: statistics of an empty set
-    for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t r = 0; (p.mean || p.rstd) && r < p.rows; ++r) {
       if (p.mean) write_number(p.mean, p.mean.outer.offset(r), __builtin_nan(""));
       if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), __builtin_nan(""));
     }
@@ -285,7 +291,7 @@ inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool c
   check.parameter_type(p.bias, p.x.dtype, false);
   check.statistic_type(p.mean);
   check.statistic_type(p.rstd);
-  check.overlaps(p.y);
+  check.overlaps(p.y, p.x, p.x);
   if (check.status() == Status::kOk) finish_forward_plan(p, plan);
   return check.status();
 }
@@ -319,7 +325,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   check.parameter_type(p.dbias, args.x.dtype, true);
   check.statistic_type(p.mean);
   check.statistic_type(p.rstd);
-  check.overlaps(p.dx);
+  check.overlaps(p.dx, p.x, p.dy);
   if (check.status() != Status::kOk) return check.status();
   return finish_backward_plan(p, args.x.dtype, p.dweight || p.dbias, workspace, plan);
 }
