@@ -205,7 +205,8 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   plan->phase_count = 0;
   const int64_t element = p.x.bytes();
   if (p.rows == 0) return;
-  if (p.n == 0) {  // no elements: statistics of an empty set
+  if (p.n == 0) {  // no elements: statistics of an empty set, unless they are given
+    if (p.given) return;
     for (int64_t r = 0; (p.mean || p.rstd) && r < p.rows; ++r) {
       if (p.mean) write_number(p.mean, p.mean.outer.offset(r), __builtin_nan(""));
       if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), __builtin_nan(""));
