@@ -10,6 +10,8 @@ import ml_dtypes
 import normkit
 import numpy as np
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits SIGINT ignored
+
 function = getattr(normkit, sys.argv[1])
 n = 4096
 row = np.where(np.arange(n) % 2, 1e30, -1e30).astype(ml_dtypes.bfloat16)  # such blocks are computed twice
