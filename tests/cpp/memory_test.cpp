@@ -31,7 +31,7 @@ namespace {
 // Memory with an inaccessible page right before or right after the array.
 class Guarded {
  public:
-  Guarded(const void* bytes, size_t size, bool page_after, int64_t element) : size_(size) {
+  Guarded(const void* bytes, size_t size, bool page_after, int64_t element) {
     const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     body_ = (size + page - 1) / page * page + (size == 0 ? page : 0);
     base_ =
@@ -54,7 +54,7 @@ class Guarded {
 
  private:
   char *base_, *data_;
-  size_t size_, body_, total_, page_;
+  size_t body_, total_, page_;
 };
 
 TEST(Memory, GuardPagesOnBothSides) {

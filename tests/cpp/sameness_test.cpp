@@ -106,7 +106,7 @@ TEST(Sameness, StreamedRowsEqualRowsAlone) {
 }
 
 TEST(Sameness, RowsAloneAndInPlace) {
-  for (size_t which : {0, 1}) {
+  for (const size_t which : {size_t(0), size_t(1)}) {
     const Operation& op = operations()[which];
     for (DType dtype : kDTypes) {
       const Dims d{19, 1, 300};
