@@ -92,11 +92,13 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 // Every operation has the same three entry points:
-//   <name>_workspace_bytes  scratch that the operation needs (0: none), from the shape and which outputs are
-//   asked for; <name>_plan             checks the arguments and prepares the operation; the plan uses the
-//   workspace until its
-//                           last phase has run;
-//   <name>                  plans and executes.
+//
+// - name_workspace_bytes: scratch that the operation needs (0: none), from the shape and which outputs are
+//   asked for.
+// - name_plan: checks the arguments and prepares the operation; the plan uses the workspace until its last
+//   phase has run.
+// - name: plans and executes.
+//
 // They never throw, allocate or print; on anything but Status::kOk nothing was written.
 #define NORMKIT_DECLARE_OPERATION(name, Shape, Args)                                                        \
   [[nodiscard]] NORMKIT_ENTRY size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept; \
