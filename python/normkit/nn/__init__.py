@@ -1,0 +1,15 @@
+"""Modules as in ``torch.nn``, with NumPy parameters and an explicit backward.
+
+>>> import numpy as np
+>>> import normkit as nk
+>>> norm = nk.nn.LayerNorm(3)
+>>> y = norm(np.arange(6, dtype=np.float32).reshape(2, 3))
+>>> dx = norm.backward(np.ones_like(y))
+>>> norm.grads["bias"]
+array([2., 2., 2.], dtype=float32)
+"""
+
+from .module import Module
+from .rows import LayerNorm, RMSNorm
+
+__all__ = ["LayerNorm", "Module", "RMSNorm"]

@@ -1,0 +1,101 @@
+"""Modules over rows: LayerNorm, RMSNorm."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import functional
+from .module import Module
+
+
+def _shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    try:
+        return (operator.index(normalized_shape),)  # type: ignore[arg-type]
+    except TypeError:
+        return tuple(operator.index(size) for size in normalized_shape)  # type: ignore[union-attr]
+
+
+class LayerNorm(Module):
+    """LayerNorm over the last axes; see :func:`normkit.functional.layer_norm`.
+
+    Arguments, attributes and state as in ``torch.nn.LayerNorm``; ``dtype`` is that of the NumPy parameters.
+    """
+
+    _parameters = ("weight", "bias")
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = _shape(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
+        self.bias: Any = np.zeros(self.normalized_shape, dtype) if elementwise_affine and bias else None
+
+    def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
+        arguments = (x, self.normalized_shape, self.weight, self.bias, self.eps)
+        if not self.training:
+            return functional.layer_norm(*arguments, out=out), None
+        y, mean, rstd = functional.layer_norm(*arguments, return_stats=True, out=out)
+        return y, (mean, rstd)
+
+    def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:
+        mean, rstd = saved
+        dx, dweight, dbias = functional.layer_norm_backward(
+            dy, x, self.normalized_shape, self.weight, self.bias, self.eps, mean=mean, rstd=rstd
+        )
+        return dx, {"weight": dweight, "bias": dbias}
+
+    def extra_repr(self) -> str:
+        affine = f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
+        return f"{self.normalized_shape}, eps={self.eps}, {affine}"
+
+
+class RMSNorm(Module):
+    """RMSNorm over the last axes; see :func:`normkit.functional.rms_norm`.
+
+    Arguments, attributes and state as in ``torch.nn.RMSNorm``; ``dtype`` is that of the NumPy parameters.
+    """
+
+    _parameters = ("weight",)
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = _shape(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
+
+    def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
+        arguments = (x, self.normalized_shape, self.weight, self.eps)
+        if not self.training:
+            return functional.rms_norm(*arguments, out=out), None
+        y, rstd = functional.rms_norm(*arguments, return_stats=True, out=out)
+        return y, rstd
+
+    def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:
+        dx, dweight, _ = functional.rms_norm_backward(
+            dy, x, self.normalized_shape, self.weight, self.eps, rstd=saved
+        )
+        return dx, {"weight": dweight}
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
