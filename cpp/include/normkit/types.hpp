@@ -65,7 +65,7 @@ NORMKIT_INLINE constexpr int64_t size_of(DType dtype) noexcept {
 
 // Axes that an operand may have left after neighbouring axes that run through memory in one stride are
 // merged.
-constexpr int kMaxAxes = 5;
+constexpr int kMaxAxes = 6;
 // Axes that a caller may pass.
 constexpr int kMaxRank = 64;
 
@@ -123,7 +123,7 @@ inline const char* status_message(Status status) noexcept {
     case Status::kInvalidShape:
       return "a size or rank is negative or too large";
     case Status::kTooManyAxes:
-      return "more than 5 axes are left after merging";
+      return "more than 6 axes are left after merging";
     case Status::kInvalidDType:
       return "unsupported element type or combination of element types";
     case Status::kInvalidEps:
