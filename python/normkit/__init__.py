@@ -16,7 +16,7 @@ from ._ext import __version__, get_num_threads, isa, set_num_threads
 from ._runtime import num_threads, show_config
 from .functional import *  # noqa: F403
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
     "functional",
     "get_num_threads",

@@ -236,7 +236,9 @@ def _prepare(
     if not hasattr(x, "shape"):
         raise TypeError(f"x is {type(x).__name__}; it should be an array")
     shape = tuple(int(size) for size in x.shape)
-    keywords = tuple((name, int(size) if hasattr(size, "__index__") else size) for name, size in sizes.items())
+    keywords = tuple(
+        (name, int(size) if hasattr(size, "__index__") else size) for name, size in sizes.items()
+    )
     return _plan(pattern, affine, shape, keywords), kind == "rms"
 
 

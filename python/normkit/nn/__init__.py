@@ -9,7 +9,33 @@
 array([2., 2., 2.], dtype=float32)
 """
 
+from .channels import (
+    AdaptiveInstanceNorm,
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    SwitchableNorm,
+)
 from .module import Module
 from .rows import LayerNorm, RMSNorm
+from .weights import WeightNorm
 
-__all__ = ["LayerNorm", "Module", "RMSNorm"]
+__all__ = [
+    "AdaptiveInstanceNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "Module",
+    "RMSNorm",
+    "SwitchableNorm",
+    "WeightNorm",
+]
