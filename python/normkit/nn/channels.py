@@ -327,7 +327,8 @@ class SwitchableNorm(Module):
 class AdaptiveInstanceNorm(Module):
     """AdaptiveInstanceNorm: ``module(content, style)``.
 
-    See :func:`normkit.functional.adaptive_instance_norm`. No parameters. :meth:`backward` returns (dcontent, dstyle).
+    See :func:`normkit.functional.adaptive_instance_norm`. No parameters. :meth:`backward` returns
+    (dcontent, dstyle).
     """
 
     def __init__(self, eps: float = 1e-5, *, channel_axis: int = 1) -> None:
