@@ -15,8 +15,11 @@ from . import functional, nn
 from ._ext import __version__, get_num_threads, isa, set_num_threads
 from ._runtime import num_threads, show_config
 from .functional import *  # noqa: F403
+from .moments import GradSums, Moments
 
 __all__ = [
+    "GradSums",
+    "Moments",
     "__version__",
     "functional",
     "get_num_threads",

@@ -115,6 +115,7 @@ PyObject* run_backward(ChannelsCall& call, Args& args, PyObject* dy, PyObject* w
     args.mean = call.statistics(last[0], "mean", sizes, ndim, what);
     args.rstd = call.statistics(last[1], "rstd", sizes, ndim, what);
   }
+  if (args.sum_dy.data != nullptr) arrays[0] = nullptr;  // the parameters' gradients are the sums themselves
   Gradients gradients(call, arrays, kParameters, last[2], last[3], last[4]);
   args.dx = gradients.dx;
   args.dweight = gradients.parameters[0];
@@ -185,7 +186,27 @@ PyObject* batch_norm_call(PyObject* const* slots) {
 constexpr const char* kBatchNormBackward =
     "batch_norm_backward(dy, x, running_mean, running_var, weight=None, bias=None, training=False, "
     "momentum=0.1, eps=1e-05, *, channel_axis=1, mean=None, rstd=None, dx_out=None, grads_out=None, "
-    "accumulate=False)";
+    "accumulate=False, sums=None)";
+
+// A GradSums: the sums of all micro-batches. Keeps their arrays alive in `sums`.
+void read_sums(ChannelsCall& call, PyObject* argument, nb::object* sums, BatchNormBackwardArgs& args) {
+  static constexpr const char* kNames[] = {"sum_dy", "sum_dy_xhat"};
+  for (int i = 0; i < 2; ++i) {
+    sums[i] = nb::steal(PyObject_GetAttrString(argument, kNames[i]));
+    if (!sums[i].is_valid())
+      raise_from_current(PyExc_TypeError, "sums is %R; it should be a normkit.GradSums", argument);
+  }
+  const nb::object count = nb::steal(PyObject_GetAttrString(argument, "count"));
+  if (!count.is_valid())
+    raise_from_current(PyExc_TypeError, "sums is %R; it should be a normkit.GradSums", argument);
+  args.count = integer_argument(count.ptr(), "sums.count");
+  args.sum_dy = call.statistics(sums[0].ptr(), "sums.sum_dy", call.channels(), 1, kPerChannel);
+  args.sum_dy_xhat = call.statistics(sums[1].ptr(), "sums.sum_dy_xhat", call.channels(), 1, kPerChannel);
+  if (args.count < call.samples() * call.space())
+    raise(PyExc_ValueError,
+          "sums has %lld values for each channel, but x alone has %lld; it should hold x's too",
+          static_cast<long long>(args.count), static_cast<long long>(call.samples() * call.space()));
+}
 
 PyObject* batch_norm_backward_call(PyObject* const* slots) {
   enum {
@@ -200,7 +221,11 @@ PyObject* batch_norm_backward_call(PyObject* const* slots) {
     kEps,
     kChannelAxis,
     kMean,
-    kRstd
+    kRstd,
+    kDxOut,
+    kGradsOut,
+    kAccumulate,
+    kSums
   };
   ChannelsCall call(slots[kX], slots[kChannelAxis]);
   BatchNormBackwardArgs args;
@@ -216,7 +241,15 @@ PyObject* batch_norm_backward_call(PyObject* const* slots) {
   } else {
     set_source(args, read_source(call, false, slots[kRunningMean], slots[kRunningVar], "training"));
   }
-  return run_backward(call, args, slots[kDy], slots[kWeight], slots[kBias], slots + kMean,
+  nb::object sums[2];
+  PyObject* bias = slots[kBias];
+  if (given(slots[kSums])) {
+    if (!training || !given(slots[kMean]))
+      raise(PyExc_ValueError, "sums is given; training should be True, and mean and rstd be given too");
+    read_sums(call, slots[kSums], sums, args);
+    bias = nullptr;
+  }
+  return run_backward(call, args, slots[kDy], slots[kWeight], bias, slots + kMean,
                       training ? call.channels() : nullptr, 1, kPerChannel,
                       &batch_norm_backward_workspace_bytes, &batch_norm_backward_plan);
 }

@@ -57,6 +57,10 @@ const char kBatchNormBackward[] =
     "Gradients of BatchNorm: (dx, dweight, dbias), None where the argument was None.\n"
     "\n" NORMKIT_DOC_BACKWARD_OF_CHANNELS
     "Statistics are constants without `training`: the running ones, or `mean` and `rstd`.\n"
+    "With `sums`, a ``GradSums`` over several micro-batches, dx is that of the whole batch, of which dy and "
+    "x "
+    "are a part;\n"
+    "dweight and dbias are then None: they are ``sums.sum_dy_xhat`` and ``sums.sum_dy``.\n"
     "\n" NORMKIT_DOC_ARRAYS
     "\n"
     "Parameters\n"

@@ -10,6 +10,7 @@ namespace normkit::python {
 void add_rows_operations(PyObject* module);      // rows_ops.cpp: LayerNorm, RMSNorm
 void add_channels_operations(PyObject* module);  // channels_ops.cpp: BatchNorm, InstanceNorm, GroupNorm, ...
 void add_sets_operations(PyObject* module);      // sets_ops.cpp: norm, normalize, WeightNorm, scaling
+void add_moments_operations(PyObject* module);   // moments_ops.cpp: the trees of Moments and GradSums
 
 namespace docs {
 

@@ -47,7 +47,9 @@ struct SetNormArgs {
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both
 // absent. given_*: as in the forward; dx then treats them as constants. dweight, dbias: the affine axes; x's
-// dtype, float or double. accumulate adds into dweight and dbias.
+// dtype, float or double. accumulate adds into dweight and dbias. sum_dy, sum_dy_xhat: on the kept axes,
+// double; sums of a larger array, of `count` elements in each set, of which dy and x are a part
+// (grad_sums_update): dx then follows from these and no parameter gradient is computed.
 struct SetNormBackwardArgs {
   ConstView dy;
   ConstView x;
@@ -62,6 +64,9 @@ struct SetNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  ConstView sum_dy;
+  ConstView sum_dy_xhat;
+  int64_t count = 0;
 };
 
 }  // namespace normkit

@@ -37,6 +37,9 @@ struct RowsBackward : RowsProblem {
   // Sets whose weight is one number per channel: a set is `segments` channels of n / segments elements.
   int64_t segments = 0, segment_run = 0, samples = 0, channels = 0;
   Sums* channel_sums = nullptr;  // [samples, channels]; null as above
+  // Sums of larger sets that these are parts of, and their number of elements; or absent.
+  Operand sum_dy, sum_dy_xhat;
+  int64_t whole = 0;
 };
 
 // ---- parameters ----

@@ -22,7 +22,7 @@ NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const 
       s = {statistics[r].mean / statistics[r].scale, 0.0, statistics[r].var / statistics[r].scale,
            statistics[r].rstd * statistics[r].scale, 1.0, statistics[r].count};
     if constexpr (sizeof(T) == sizeof(double)) {
-      if (p.centred() && !p.given) {
+      if (p.centred() && !p.given && !p.sum_dy) {  // of larger sets the mean is not x's
         MergeTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
           const T* x = block_of(p.x, x_row[r], b.begin, b.length, buffer);
@@ -321,7 +321,14 @@ NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_
     backward_rows(p, r, &x_row, 1, buffers.x, &row);
     Sums total{0.0, 0.0};
     bool overflows = false;
+    if (p.sum_dy) row.count = static_cast<double>(p.whole);
     for (int64_t s = 0; s < p.segments; ++s) {
+      const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
+      if (p.sum_dy) {
+        total = {total.first + w * read_number(p.sum_dy, p.sum_dy.outer.offset(r)),
+                 total.second + w * read_number(p.sum_dy_xhat, p.sum_dy_xhat.outer.offset(r))};
+        continue;
+      }
       MergeTree<Sums> tree;
       for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
         const int64_t at = s * segment + b.begin;
@@ -331,7 +338,6 @@ NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_
       }
       const Sums sums = tree.finish();
       if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
-      const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
       total = {total.first + w * sums.first, total.second + w * sums.second};
     }
     if (!p.dx) continue;

@@ -289,6 +289,13 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
                &p.dweight);
   check.output(args.dbias, axes.parameters(), axes.own_parameter_strides(args.dbias.strides), false,
                &p.dbias);
+  check.input(args.sum_dy, axes.sets(), axes.set_strides(args.sum_dy.strides), false, &p.sum_dy);
+  check.input(args.sum_dy_xhat, axes.sets(), axes.set_strides(args.sum_dy_xhat.strides), false,
+              &p.sum_dy_xhat);
+  p.whole = args.count;
+  if (static_cast<bool>(p.sum_dy) != static_cast<bool>(p.sum_dy_xhat) ||
+      (p.sum_dy && (!p.rstd || p.given || p.dweight || p.dbias || p.whole < p.n || axes.segments() != 1)))
+    check.fail(Status::kMissingStatistics);
   check.same_type(p.x, p.dy);
   check.same_type(p.x, p.dx);
   check.parameter_type(p.weight, args.x.dtype, false);
