@@ -14,7 +14,14 @@ array([[-1.2247357,  0.       ,  1.2247357],
 from . import functional, nn
 from ._ext import __version__, get_num_threads, isa, set_num_threads
 from ._runtime import num_threads, show_config
-from .functional import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from .functional import (
+    layer_norm,
+    layer_norm_backward,
+    local_response_norm,
+    local_response_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 
 __all__ = [
     "__version__",
@@ -23,6 +30,8 @@ __all__ = [
     "isa",
     "layer_norm",
     "layer_norm_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "nn",
     "num_threads",
     "rms_norm",

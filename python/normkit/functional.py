@@ -4,6 +4,20 @@ They are the extension's own functions, with nothing in between: a call on a sma
 microsecond.
 """
 
-from ._ext import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from ._ext import (
+    layer_norm,
+    layer_norm_backward,
+    local_response_norm,
+    local_response_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 
-__all__ = ["layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"]
+__all__ = [
+    "layer_norm",
+    "layer_norm_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
+    "rms_norm",
+    "rms_norm_backward",
+]

@@ -7,7 +7,8 @@
 
 namespace normkit::python {
 
-void add_rows_operations(PyObject* module);  // rows_ops.cpp: LayerNorm, RMSNorm
+void add_rows_operations(PyObject* module);    // rows_ops.cpp: LayerNorm, RMSNorm
+void add_window_operations(PyObject* module);  // window_ops.cpp: LocalResponseNorm
 
 namespace docs {
 

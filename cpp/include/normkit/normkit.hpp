@@ -1,11 +1,12 @@
 // normkit: every normalization used in deep learning, with the same bits everywhere.
 //
 // The umbrella header. Operations (one header each: formula, arguments, forward and backward):
-//   layer_norm.hpp     LayerNorm
-//   rms_norm.hpp       RMSNorm
-//   batch_norm.hpp     BatchNorm
-//   instance_norm.hpp  InstanceNorm
-//   group_norm.hpp     GroupNorm
+//   layer_norm.hpp           LayerNorm
+//   rms_norm.hpp             RMSNorm
+//   batch_norm.hpp           BatchNorm
+//   instance_norm.hpp        InstanceNorm
+//   group_norm.hpp           GroupNorm
+//   local_response_norm.hpp  LocalResponseNorm
 // Names: x y weight bias mean rstd var dy dx dweight dbias eps; rows, n = elements of a row; xhat = (x -
 // mean) rstd; g = dy weight.
 #ifndef NORMKIT_NORMKIT_HPP_
@@ -20,6 +21,7 @@
 #include "normkit/group_norm.hpp"
 #include "normkit/instance_norm.hpp"
 #include "normkit/layer_norm.hpp"
+#include "normkit/local_response_norm.hpp"
 #include "normkit/rms_norm.hpp"
 #include "normkit/types.hpp"
 

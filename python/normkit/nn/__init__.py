@@ -11,5 +11,6 @@ array([2., 2., 2.], dtype=float32)
 
 from .module import Module
 from .rows import LayerNorm, RMSNorm
+from .window import LocalResponseNorm
 
-__all__ = ["LayerNorm", "Module", "RMSNorm"]
+__all__ = ["LayerNorm", "LocalResponseNorm", "Module", "RMSNorm"]

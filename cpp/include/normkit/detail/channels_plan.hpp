@@ -5,9 +5,10 @@
 //   BatchNorm      C                   N, space                         runs of one sample's space
 //   InstanceNorm   N, C                space                            the set
 //   GroupNorm      N, G                C / G, space                     the set
+//   LRN            N, space            C                                (none: windows, see window.hpp)
 //
-// These are rows of rows.hpp: weight and bias are one number per channel, which strides of 0 repeat. Any
-// layout is a matter of strides.
+// The first three are rows of rows.hpp: weight and bias are one number per channel, which strides of 0
+// repeat. Any layout is a matter of strides.
 #ifndef NORMKIT_DETAIL_CHANNELS_PLAN_HPP_
 #define NORMKIT_DETAIL_CHANNELS_PLAN_HPP_
 
@@ -16,7 +17,7 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-enum class ChannelSets { kBatch, kInstance, kGroup };
+enum class ChannelSets { kBatch, kInstance, kGroup, kPosition };
 
 // The axes of x, [N, C, space...], in the order that the sets want: which of x's axes each is, and how many
 // of its elements one step spans.
@@ -53,8 +54,15 @@ class ChannelAxes {
         outer_ = count_;
         add(channels_ / groups, 1, 1);
         break;
+      case ChannelSets::kPosition:
+        add(samples_, 0, 1);
+        break;
     }
     for (int a = 2; a < shape.rank; ++a) add(shape.size[a], a, 1);
+    if (sets == ChannelSets::kPosition) {
+      outer_ = count_;
+      add(channels_, 1, 1);
+    }
     rank_ = shape.rank;
     shape_size_ = shape.size;
     p->rows = checked_product(size_, outer_);
