@@ -312,6 +312,13 @@ TEST(LocalResponseNorm, TheSameBitsInAnyOrderOfTasks) {
     const auto serial = run(data, q), parallel = run(data, q, &backwards);
     EXPECT_EQ(serial.first.bytes, parallel.first.bytes);
     EXPECT_EQ(serial.second.bytes, parallel.second.bytes);
+    Data last({1, 1000, 37}, DType::kF32);  // the last sample alone
+    const size_t bytes = last.x.bytes.size();
+    std::memcpy(last.x.bytes.data(), &data.x.bytes[3 * bytes], bytes);
+    std::memcpy(last.dy.bytes.data(), &data.dy.bytes[3 * bytes], bytes);
+    const auto alone = run(last, q);
+    EXPECT_EQ(std::memcmp(alone.first.bytes.data(), &serial.first.bytes[3 * bytes], bytes), 0);
+    EXPECT_EQ(std::memcmp(alone.second.bytes.data(), &serial.second.bytes[3 * bytes], bytes), 0);
   }
 }
 
@@ -329,11 +336,39 @@ TEST(LocalResponseNorm, BatchesAndNaNStayApart) {
     EXPECT_EQ(std::isnan(y[i]), same_position && c >= channel - 2 && c <= channel + 3) << i;
     EXPECT_TRUE(std::isnan(y[i]) || y[i] == clean[i]) << i;
     EXPECT_EQ(std::isnan(dx[i]), same_position && c >= channel - 5 && c <= channel + 5) << i;
-    if (std::isnan(y[i])) {
-      uint32_t bits;
-      std::memcpy(&bits, &y.bytes[4 * i], 4);
-      EXPECT_EQ(bits, 0x7FC00000u);
+  }
+}
+
+TEST(LocalResponseNorm, NaNIsStoredAsTheCanonicalOne) {
+  for (const Dims& d : {Dims{1, 40, 20}, Dims{3, 40, 1}}) {
+    Data data(d, DType::kF32);
+    const uint32_t odd = 0xFFC12345u, canonical = 0x7FC00000u;
+    for (size_t i = 3; i < data.x.size(); i += 8) std::memcpy(&data.x.bytes[4 * i], &odd, 4);
+    const auto [y, dx] = run(data, {});
+    for (const Array* out : {&y, &dx}) {
+      EXPECT_TRUE(std::isnan((*out)[3]));
+      for (size_t i = 0; i < out->size(); ++i)
+        EXPECT_TRUE(!std::isnan((*out)[i]) || std::memcmp(&out->bytes[4 * i], &canonical, 4) == 0) << i;
     }
+  }
+}
+
+// Without k, a window of zeros has d = 0. Those beyond the last channel do not exist and must not count.
+TEST(LocalResponseNorm, WindowsOfZerosBeyondTheEnd) {
+  for (int64_t positions : {1, 20}) {
+    const Dims d{1, 20, positions};
+    Data data(d, DType::kF32);
+    for (int64_t s = 0; s < positions; ++s) {
+      data.x.set(static_cast<size_t>(s), 0.0);
+      data.x.set(static_cast<size_t>(19 * positions + s), 0.0);
+    }
+    const Parameters q{3, 1.0, 0.75, 0.0};
+    const Array dx = run(data, q).second;
+    const Exact e = exact(data, q);
+    for (size_t i = 0; i < dx.size(); ++i)
+      EXPECT_LE(static_cast<double>(reference::wide_abs(Wide(dx[i]) - e.dx[i])),
+                0x1p-23 * static_cast<double>(e.dx_terms[i]))
+          << i;
   }
 }
 
