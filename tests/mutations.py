@@ -6,8 +6,9 @@
     python3 tests/mutations.py --sample 2 --seed 7
 
 A mutation is a piece of text that stands exactly once in a header, and what replaces it. The tests are the
-accuracy, sameness and memory tests, for window.hpp its own, header-only; golden hashes, which any change of a bit turns red, are left
-out. Prints a table and 'N passed, N failed', a mutation that the tests catch counting as passed.
+accuracy, sameness and memory tests (for the window kernel its own), header-only; golden hashes, which any
+change of a bit turns red, are left out. Prints a table and 'N passed, N failed', a mutation that the tests
+catch counting as passed.
 """
 
 import argparse
@@ -186,7 +187,7 @@ def outcome(mutation):
         if error:
             return "error", error
         program = folder / "tests/mutant"
-        every = SOURCES + ["window_test.cpp"]
+        every = [*SOURCES, "window_test.cpp"]
         names = every if mutation is None else OWN_SOURCES.get(mutation.file, SOURCES)
         sources = [str(folder / "tests/cpp" / source) for source in names]
         include = ["-I", str(folder / "cpp/include")]
