@@ -156,15 +156,12 @@ struct Exact {
 };
 
 Exact exact(const Data& data, const Parameters& q) {
-  const auto [N, C, S, G] = data.d;
-  (void)G;
+  const int64_t N = data.d.N, C = data.d.C, S = data.d.S;
   const auto x = data.x.wide<Wide>(), dy = data.dy.wide<Wide>();
   Exact r{x, x, x};
   std::vector<Wide> d(x), p(x);
-  const auto at = [&, C = C, S = S](int64_t n, int64_t c, int64_t s) {
-    return static_cast<size_t>((n * C + c) * S + s);
-  };
-  const auto window = [&, C = C](int64_t c, auto visit) {
+  const auto at = [&](int64_t n, int64_t c, int64_t s) { return static_cast<size_t>((n * C + c) * S + s); };
+  const auto window = [&](int64_t c, auto visit) {
     const int64_t first = c - q.size / 2, last = c + (q.size - 1) / 2;
     for (int64_t j = first < 0 ? 0 : first; j <= last && j < C; ++j) visit(j);
   };
