@@ -369,6 +369,22 @@ TEST(LocalResponseNorm, WindowsOfZerosBeyondTheEnd) {
   }
 }
 
+// The bits that every compiler, instruction set and version must produce; changed only on purpose.
+TEST(LocalResponseNorm, GoldenBits) {
+  const uint64_t expected[] = {0x54F47EB3BA428D4Fu, 0xA849BB574111867Bu, 0x89722596BA6DA2E4u,
+                               0x57F7C8E697FCA02Cu};
+  for (DType dtype : kDTypes) {
+    uint64_t hash = 14695981039346656037u;
+    for (const Dims& d : {Dims{2, 5, 37}, Dims{3, 40, 1}, Dims{2, 33, 18}})
+      for (double beta : kBetas)
+        for (int64_t size : {2, 5, 40}) {
+          const auto [y, dx] = run(Data(d, dtype), {size, 0.625, beta, 1.5});
+          hash = fnv(fnv(hash, y.bytes.data(), y.bytes.size()), dx.bytes.data(), dx.bytes.size());
+        }
+    EXPECT_EQ(hash, expected[static_cast<int>(dtype)]) << dtype_name(dtype);
+  }
+}
+
 // Large and small numbers whose squares no float holds.
 TEST(LocalResponseNorm, SquaresBeyondFloat) {
   const Dims d{1, 3, 1};
