@@ -21,16 +21,27 @@ void check_same_dtype(const Array& array, const Array& x) {
 
 }  // namespace
 
-int64_t integer_argument(PyObject* object, const char* name) {
-  if (PyBool_Check(object)) raise(PyExc_TypeError, "%s is %R; it should be an integer", name, object);
-  const nb::object index = PyLong_Check(object) ? nb::borrow(object) : nb::steal(PyNumber_Index(object));
-  if (!index.is_valid())
-    raise_from_current(PyExc_TypeError, "%s contains %U; it should be an integer or a sequence of integers",
-                       name, type_text(object).ptr());
+namespace {
+
+// `verb`: "is" for the argument itself, "contains" for an entry.
+int64_t integer(PyObject* object, const char* name, const char* verb) {
+  const nb::object index = PyBool_Check(object)   ? nb::object()
+                           : PyLong_Check(object) ? nb::borrow(object)
+                                                  : nb::steal(PyNumber_Index(object));
+  if (!index.is_valid()) {
+    if (!PyErr_Occurred()) raise(PyExc_TypeError, "%s %s %R; it should be an integer", name, verb, object);
+    raise_from_current(PyExc_TypeError, "%s %s %R; it should be an integer", name, verb, object);
+  }
   const long long value = PyLong_AsLongLong(index.ptr());
   if (value == -1 && PyErr_Occurred())
-    raise_from_current(PyExc_ValueError, "%s contains %R, which no axis can have", name, object);
+    raise_from_current(PyExc_ValueError, "%s %s %R, which does not fit 64 bits", name, verb, object);
   return value;
+}
+
+}  // namespace
+
+int64_t integer_argument(PyObject* object, const char* name) {
+  return integer(object, name, "is");
 }
 
 int32_t integer_arguments(PyObject* object, const char* name, int64_t* values) {
@@ -41,7 +52,7 @@ int32_t integer_arguments(PyObject* object, const char* name, int64_t* values) {
       raise(PyExc_TypeError, "%s is %U; it should be an integer or a sequence of integers", name,
             type_text(object).ptr());
     if (!sequence) {
-      values[0] = integer_argument(object, name);
+      values[0] = integer(object, name, "is");
       return 1;
     }
     tuple = nb::steal(PySequence_Tuple(object));
@@ -52,7 +63,7 @@ int32_t integer_arguments(PyObject* object, const char* name, int64_t* values) {
   if (count > kMaxRank)
     raise(PyExc_ValueError, "%s has %zd entries; it should have at most %d", name, count,
           static_cast<int>(kMaxRank));
-  for (Py_ssize_t i = 0; i < count; ++i) values[i] = integer_argument(PyTuple_GET_ITEM(object, i), name);
+  for (Py_ssize_t i = 0; i < count; ++i) values[i] = integer(PyTuple_GET_ITEM(object, i), name, "contains");
   return static_cast<int32_t>(count);
 }
 

@@ -7,15 +7,16 @@ namespace normkit::python {
 ChannelsCall::ChannelsCall(PyObject* x, PyObject* channel_axis, const char* name) : ArrayCall(x, name) {
   const Array& array = this->x();
   if (rank() < 2)
-    raise(PyExc_ValueError, "%s has shape %U; it should have at least two axes, samples and channels", name,
+    raise(PyExc_ValueError, "%s has shape %U; it should have at least 2 axes, samples and channels", name,
           shape_text(array).ptr());
   const int64_t named = channel_axis == nullptr ? 1 : integer_argument(channel_axis, "channel_axis");
-  const int32_t channel = axis_number(named, "channel_axis");
-  if (channel == 0)
-    raise(PyExc_ValueError, "channel_axis is %lld, the axis of samples; it should be another one",
-          static_cast<long long>(named));
+  const int64_t channel = named < 0 ? named + rank() : named;
+  if (channel < 1 || channel >= rank())
+    raise(PyExc_ValueError,
+          "channel_axis is %lld; it should be an axis of %s, which has %d, other than the first",
+          static_cast<long long>(named), name, static_cast<int>(rank()));
   add_axis(0, array.sizes[0]);
-  add_axis(channel, array.sizes[channel]);
+  add_axis(static_cast<int32_t>(channel), array.sizes[channel]);
   for (int32_t i = 1; i < rank(); ++i)
     if (i != channel) add_axis(i, array.sizes[i]);
 }

@@ -11,6 +11,7 @@ void add_rows_operations(PyObject* module);      // rows_ops.cpp: LayerNorm, RMS
 void add_channels_operations(PyObject* module);  // channels_ops.cpp: BatchNorm, InstanceNorm, GroupNorm, ...
 void add_sets_operations(PyObject* module);      // sets_ops.cpp: norm, normalize, WeightNorm, scaling
 void add_moments_operations(PyObject* module);   // moments_ops.cpp: the trees of Moments and GradSums
+void add_window_operations(PyObject* module);    // window_ops.cpp: LocalResponseNorm
 
 namespace docs {
 

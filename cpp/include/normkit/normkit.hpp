@@ -21,6 +21,7 @@
 #include "normkit/group_norm.hpp"
 #include "normkit/instance_norm.hpp"
 #include "normkit/layer_norm.hpp"
+#include "normkit/local_response_norm.hpp"
 #include "normkit/moments.hpp"
 #include "normkit/norm.hpp"
 #include "normkit/normalize.hpp"

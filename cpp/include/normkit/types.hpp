@@ -19,7 +19,7 @@ enum class Status : int32_t {
   kInvalidShape,       // a negative size or rank, or an element count that does not fit int64
   kTooManyAxes,        // more than kMaxAxes axes are left after merging
   kInvalidDType,       // an element type that does not exist, or a combination that is not supported
-  kInvalidEps,         // eps (or weight_offset) is NaN
+  kInvalidEps,         // eps (or weight_offset, alpha, beta, k) is NaN or not supported
   kOverlap,            // an output overlaps itself, another output, or an input other than as the same view
   kMisaligned,         // a pointer is not a multiple of its element size
   kMissingStatistics,  // only one of mean and rstd was given
@@ -127,7 +127,7 @@ inline const char* status_message(Status status) noexcept {
     case Status::kInvalidDType:
       return "unsupported element type or combination of element types";
     case Status::kInvalidEps:
-      return "eps or weight_offset is NaN";
+      return "eps (or weight_offset, alpha, beta, k) is NaN or not supported";
     case Status::kOverlap:
       return "an output overlaps itself or partly overlaps another array";
     case Status::kMisaligned:

@@ -23,6 +23,7 @@ from .channels import (
 from .module import Module
 from .rows import LayerNorm, RMSNorm
 from .weights import WeightNorm
+from .window import LocalResponseNorm
 
 __all__ = [
     "AdaptiveInstanceNorm",
@@ -34,6 +35,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "LayerNorm",
+    "LocalResponseNorm",
     "Module",
     "RMSNorm",
     "SwitchableNorm",

@@ -4,6 +4,7 @@
 //   BatchNorm      C      N, space            C                 one sample's space
 //   InstanceNorm   N, C   space               C                 the set
 //   GroupNorm      N, G   C / G, space        G, C / G          the set
+//   LRN            N, space   C               (none: windows, see window.hpp)
 #ifndef NORMKIT_DETAIL_CHANNELS_PLAN_HPP_
 #define NORMKIT_DETAIL_CHANNELS_PLAN_HPP_
 
@@ -29,6 +30,11 @@ inline SetsShape batch_sets(const ChannelsShape& shape) {
 inline SetsShape instance_sets(const ChannelsShape& shape) {
   if (!has_channels(shape)) return kNoSets;
   return {shape.rank, shape.size, ~uint64_t(3), 2, 0};
+}
+
+inline SetsShape position_sets(const ChannelsShape& shape) {
+  if (!has_channels(shape)) return kNoSets;
+  return {shape.rank, shape.size, 2, 0, 0};
 }
 
 // C becomes the axes G, C / G, also in the strides of every operand.

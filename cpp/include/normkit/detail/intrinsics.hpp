@@ -30,6 +30,44 @@ NORMKIT_INLINE double square_root(double v) {
 #endif
 }
 
+NORMKIT_INLINE Vec16<double> square_root(const Vec16<double>& v) {
+  Vec16<double> r;
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] = _mm512_maskz_sqrt_pd(0xFF, v.part[i]);
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] = _mm256_sqrt_pd(v.part[i]);
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) r.part[i] = _mm_sqrt_pd(v.part[i]);
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) r.part[i] = vsqrtq_f64(v.part[i]);
+#else
+  double values[kVecLanes];
+  v.store(values);
+  for (int i = 0; i < kVecLanes; ++i) values[i] = square_root(values[i]);
+  r = Vec16<double>::load(values);
+#endif
+  return r;
+}
+
+// 16 doubles, each rounded to float.
+NORMKIT_INLINE void narrow16(float* p, const Vec16<double>& v) {
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i)
+      _mm256_storeu_ps(p + 8 * i, _mm512_maskz_cvtpd_ps(0xFF, v.part[i]));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + 4 * i, _mm256_cvtpd_ps(v.part[i]));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i)
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(p + 2 * i), _mm_castps_si128(_mm_cvtpd_ps(v.part[i])));
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) vst1_f32(p + 2 * i, vcvt_f32_f64(v.part[i]));
+#else
+  double values[kVecLanes];
+  v.store(values);
+  for (int i = 0; i < kVecLanes; ++i) p[i] = static_cast<float>(values[i]);
+#endif
+}
+
 // 16 floats as doubles. (GCC 12 takes a vector conversion to pieces.)
 NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   Vec16<double> r;
