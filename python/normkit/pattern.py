@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from . import _ext
 
 __all__ = ["norm", "norm_backward"]
@@ -207,7 +209,7 @@ def _plan(
     parts: list[tuple[int, int, int, int]] = []
 
     def add_kept() -> None:
-        parts.extend((len(shape[:i]), shape[i], 0, -1) for i in range(before, before + kept))
+        parts.extend((i, shape[i], 0, -1) for i in range(before, before + kept))
 
     before = reader.axes if reader.ellipsis is None else reader.ellipsis
     placed = False
@@ -233,9 +235,7 @@ def _prepare(
         raise TypeError(f"pattern is {pattern!r}; it should be a string such as 'b c [h w]'")
     if kind not in ("standard", "rms"):
         raise ValueError(f"kind is {kind!r}; it should be 'standard' or 'rms'")
-    if not hasattr(x, "shape"):
-        raise TypeError(f"x is {type(x).__name__}; it should be an array")
-    shape = tuple(int(size) for size in x.shape)
+    shape = tuple(x.shape) if isinstance(x, np.ndarray) else _ext._shape(x)
     keywords = tuple(
         (name, int(size) if hasattr(size, "__index__") else size) for name, size in sizes.items()
     )

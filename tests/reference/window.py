@@ -22,7 +22,9 @@ class Window:
 def power(base, beta):
     with np.errstate(invalid="ignore"):
         root = np.sqrt(base)
-        return {0.25: np.sqrt(root), 0.5: root, 0.75: root * np.sqrt(root), 1.0: base}[beta]
+        return {0.25: np.sqrt(root), 0.5: root, 0.75: root * np.sqrt(root), 1.0: base}.get(
+            beta, base ** WIDE(beta)
+        )
 
 
 def window_matrix(channels, size):
