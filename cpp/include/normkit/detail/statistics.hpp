@@ -199,6 +199,17 @@ NORMKIT_INLINE double magnitude_power(double magnitude, double power) {
   return power == 1.0 ? magnitude : power == 2.0 ? magnitude * magnitude : pow_of(magnitude, power);
 }
 
+// The power of two that takes a positive double to [1, 2), as far as one can.
+NORMKIT_INLINE double inverse_exponent(double v) {
+  const double coarse = inverse_power_of_two(v), near = v * coarse;
+  uint64_t bits;
+  memcpy(&bits, &near, sizeof(bits));
+  bits &= 0x7FF0000000000000u;
+  double exponent;
+  memcpy(&exponent, &bits, sizeof(exponent));
+  return coarse > 0x1p900 ? coarse : coarse / exponent;
+}
+
 // Least and largest of f(x), NaN if any is, and how often the largest (of -f: the least) was met.
 struct Range {
   double least = __builtin_inf(), largest = -__builtin_inf();
@@ -265,8 +276,9 @@ NORMKIT_NOINLINE RowStatistics other_statistics(const RowsProblem& p, const T* r
     const Range range = range_of(p, row, buffer, false);
     const double nan = __builtin_nan("");
     if (range.nan) return {nan, 0.0, nan, nan, 1.0, 1.0};
-    // Halved where the difference of two doubles would overflow.
-    const double scale = is_finite(range.largest - range.least) ? 1.0 : 0.5;
+    // Where the difference of two doubles would overflow, or its reciprocal.
+    const double plain = range.largest - range.least;
+    const double scale = !is_finite(plain) ? 0.5 : plain != 0.0 && plain < 0x1p-1000 ? 0x1p600 : 1.0;
     const double spread = range.largest * scale - range.least * scale;
     return {range.least * scale, 0.0, spread, spread == 0.0 ? 0.0 : 1.0 / spread, scale, 1.0};
   }
@@ -283,10 +295,10 @@ NORMKIT_NOINLINE RowStatistics other_statistics(const RowsProblem& p, const T* r
     if (s.count == 1.0) s.count = least ? range.least_count : range.largest_count;
     return s;
   }
-  // Powers neither overflow nor vanish where the leading term is about 1.
+  // With the leading term about 1 powers neither overflow nor vanish, and 1 / power loses no digits.
   const double leading = p.power < 0.0 ? range.least : range.largest;
   if (leading == 0.0 || !is_finite(leading)) return norm_statistics(p, leading, 1.0);
-  const double scale = inverse_power_of_two(leading);
+  const double scale = inverse_exponent(leading);
   const double norm = pow_of(power_sum(p, row, buffer, scale), 1.0 / p.power) / scale;
   return norm_statistics(p, norm, 1.0);
 }
