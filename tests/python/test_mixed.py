@@ -34,7 +34,7 @@ def test_normalize(dtype, p):
         for family in families_of(dtype):
             if family == "subnormal" and dtype == "float64":
                 continue  # 1 / N overflows
-            if p < 0 and (dtype == "float16" or family not in ("normal", "all equal", "mean 1e3 std 1")):
+            if p < 0 and (family not in ("normal", "all equal") or (n > 100 and dtype == "float16")):
                 continue  # y overflows
             x = make(family, 3, n, dtype)
             exact = mixed.normalize(x, p, (1,), 1e-30).y
