@@ -51,6 +51,33 @@ NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   return r;
 }
 
+// 16 doubles as floats, each rounded once.
+NORMKIT_INLINE Vec16<float> narrow16(Vec16<double> v) {
+  Vec16<float> r;
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  // Two moves into a zeroed register: GCC 12 warns about the undefined source of the casts.
+  const __m256 low = _mm512_maskz_cvtpd_ps(0xFF, v.part[0]), high = _mm512_maskz_cvtpd_ps(0xFF, v.part[1]);
+  r.part[0] = _mm512_maskz_insertf32x8(0xFFFF, _mm512_maskz_insertf32x8(0xFFFF, _mm512_setzero_ps(), low, 0),
+                                       high, 1);
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] =
+      _mm256_set_m128(_mm256_cvtpd_ps(v.part[2 * i + 1]), _mm256_cvtpd_ps(v.part[2 * i]));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] =
+      _mm_movelh_ps(_mm_cvtpd_ps(v.part[2 * i]), _mm_cvtpd_ps(v.part[2 * i + 1]));
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] =
+      vcombine_f32(vcvt_f32_f64(v.part[2 * i]), vcvt_f32_f64(v.part[2 * i + 1]));
+#else
+  double values[kVecLanes];
+  float narrow[kVecLanes];
+  v.store(values);
+  for (int i = 0; i < kVecLanes; ++i) narrow[i] = static_cast<float>(values[i]);
+  r = Vec16<float>::load(narrow);
+#endif
+  return r;
+}
+
 #if defined(NORMKIT_X86) && defined(__F16C__) && NORMKIT_VECTOR_BYTES >= 32
 #  define NORMKIT_HAVE_F16C 1
 // vcvtph2ps and vcvtps2ph handle subnormals whatever the control word says.
