@@ -49,25 +49,6 @@ NORMKIT_INLINE Vec16<double> square_root(const Vec16<double>& v) {
   return r;
 }
 
-// 16 doubles, each rounded to float.
-NORMKIT_INLINE void narrow16(float* p, const Vec16<double>& v) {
-#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
-  NORMKIT_UNROLL for (int i = 0; i < 2; ++i)
-      _mm256_storeu_ps(p + 8 * i, _mm512_maskz_cvtpd_ps(0xFF, v.part[i]));
-#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
-  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) _mm_storeu_ps(p + 4 * i, _mm256_cvtpd_ps(v.part[i]));
-#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
-  NORMKIT_UNROLL for (int i = 0; i < 8; ++i)
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(p + 2 * i), _mm_castps_si128(_mm_cvtpd_ps(v.part[i])));
-#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
-  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) vst1_f32(p + 2 * i, vcvt_f32_f64(v.part[i]));
-#else
-  double values[kVecLanes];
-  v.store(values);
-  for (int i = 0; i < kVecLanes; ++i) p[i] = static_cast<float>(values[i]);
-#endif
-}
-
 // 16 floats as doubles. (GCC 12 takes a vector conversion to pieces.)
 NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   Vec16<double> r;
@@ -85,6 +66,33 @@ NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   double values[kVecLanes];
   for (int i = 0; i < kVecLanes; ++i) values[i] = static_cast<double>(p[i]);
   r = Vec16<double>::load(values);
+#endif
+  return r;
+}
+
+// 16 doubles as floats, each rounded once.
+NORMKIT_INLINE Vec16<float> narrow16(Vec16<double> v) {
+  Vec16<float> r;
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  // Two moves into a zeroed register: GCC 12 warns about the undefined source of the casts.
+  const __m256 low = _mm512_maskz_cvtpd_ps(0xFF, v.part[0]), high = _mm512_maskz_cvtpd_ps(0xFF, v.part[1]);
+  r.part[0] = _mm512_maskz_insertf32x8(0xFFFF, _mm512_maskz_insertf32x8(0xFFFF, _mm512_setzero_ps(), low, 0),
+                                       high, 1);
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] =
+      _mm256_set_m128(_mm256_cvtpd_ps(v.part[2 * i + 1]), _mm256_cvtpd_ps(v.part[2 * i]));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] =
+      _mm_movelh_ps(_mm_cvtpd_ps(v.part[2 * i]), _mm_cvtpd_ps(v.part[2 * i + 1]));
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] =
+      vcombine_f32(vcvt_f32_f64(v.part[2 * i]), vcvt_f32_f64(v.part[2 * i + 1]));
+#else
+  double values[kVecLanes];
+  float narrow[kVecLanes];
+  v.store(values);
+  for (int i = 0; i < kVecLanes; ++i) narrow[i] = static_cast<float>(values[i]);
+  r = Vec16<float>::load(narrow);
 #endif
   return r;
 }

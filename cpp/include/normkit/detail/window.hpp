@@ -143,11 +143,11 @@ struct WindowTile {
 
  private:
   static NORMKIT_INLINE void store16_rounded(double* p, const Vec16<double>& v) { v.store(p); }
-  static NORMKIT_INLINE void store16_rounded(float* p, const Vec16<double>& v) { narrow16(p, v); }
+  static NORMKIT_INLINE void store16_rounded(float* p, const Vec16<double>& v) { narrow16(v).store(p); }
   template <typename Half>
   static NORMKIT_INLINE void store16_rounded(Half* p, const Vec16<double>& v) {
     alignas(64) float values[kVecLanes];
-    narrow16(values, v);
+    narrow16(v).store(values);
     store16(p, Vec16<float>::load(values));
   }
 };
