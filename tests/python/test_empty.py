@@ -1,4 +1,4 @@
-"""Arrays without elements: results of the right shape, parameter gradients 0, running statistics left alone."""
+"""Arrays without elements: results have the right shape, parameter gradients are 0, running statistics stay."""
 
 import checks
 import normkit as nk
