@@ -6,6 +6,7 @@
 //   batch_norm.hpp     BatchNorm
 //   instance_norm.hpp  InstanceNorm
 //   group_norm.hpp     GroupNorm
+//   dynamic_tanh.hpp   DyT: weight tanh(alpha x) + bias
 // Names: x y weight bias mean rstd var dy dx dweight dbias eps; rows, n = elements of a row; xhat = (x -
 // mean) rstd; g = dy weight.
 #ifndef NORMKIT_NORMKIT_HPP_
@@ -16,6 +17,7 @@
 #define NORMKIT_VERSION_PATCH 0
 
 #include "normkit/batch_norm.hpp"
+#include "normkit/dynamic_tanh.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/group_norm.hpp"
 #include "normkit/instance_norm.hpp"
