@@ -6,8 +6,9 @@
     python3 tests/mutations.py --sample 2 --seed 7
 
 A mutation is a piece of text that stands exactly once in a header, and what replaces it. The tests are the
-accuracy, sameness and memory tests, header-only; golden hashes, which any change of a bit turns red, are left
-out. Prints a table and 'N passed, N failed', a mutation that the tests catch counting as passed.
+accuracy, sameness and memory tests (for the window kernel its own), header-only; golden hashes, which any
+change of a bit turns red, are left out. Prints a table and 'N passed, N failed', a mutation that the tests
+catch counting as passed.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HEADERS = Path("cpp/include/normkit/detail")
 SOURCES = ["accuracy_test.cpp", "sameness_test.cpp", "memory_test.cpp"]
+OWN_SOURCES = {"window.hpp": ["window_test.cpp"], "window_plan.hpp": ["window_test.cpp"]}
 FLAGS = ["-std=c++17", "-O1", "-fopenmp", "-w"]
 
 
@@ -125,6 +127,36 @@ MUTATIONS = [
         "const PartU32 rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;",
         "const PartU32 rounded = (bits + 0xFFFFu) >> 16;",
     ),
+    Mutation(
+        "window shifted by one for even sizes",
+        "window_plan.hpp",
+        "p.before = size / 2 < channels ? size / 2 : channels - 1;",
+        "p.before = (size - 1) / 2 < channels ? (size - 1) / 2 : channels - 1;",
+    ),
+    Mutation(
+        "divisor clipped with the window",
+        "window_plan.hpp",
+        "p.scale = args.alpha / static_cast<double>(args.size);",
+        "p.scale = args.alpha / static_cast<double>(args.size < rows.n ? args.size : rows.n);",
+    ),
+    Mutation(
+        "windows beyond the last channel count",
+        "window.hpp",
+        "if (real < n) clear(",
+        "if (false) clear(",
+    ),
+    Mutation(
+        "window summed backwards in one layout",
+        "window.hpp",
+        "load(values + w * lanes)",
+        "load(values + (lanes == 1 ? window - 1 - w : w) * lanes)",
+    ),
+    Mutation(
+        "tiles left out where tasks share scratch",
+        "window.hpp",
+        "tile += p.tasks)",
+        "tile += p.tasks + 1)",
+    ),
 ]
 
 
@@ -155,7 +187,9 @@ def outcome(mutation):
         if error:
             return "error", error
         program = folder / "tests/mutant"
-        sources = [str(folder / "tests/cpp" / source) for source in SOURCES]
+        every = [*SOURCES, "window_test.cpp"]
+        names = every if mutation is None else OWN_SOURCES.get(mutation.file, SOURCES)
+        sources = [str(folder / "tests/cpp" / source) for source in names]
         include = ["-I", str(folder / "cpp/include")]
         built = run(
             ["g++", *FLAGS, *include, *sources, "-lgtest", "-lgtest_main", "-pthread", "-o", str(program)]

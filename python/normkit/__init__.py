@@ -14,19 +14,19 @@ array([[-1.2247357,  0.       ,  1.2247357],
 from . import functional, nn
 from ._ext import __version__, get_num_threads, isa, set_num_threads
 from ._runtime import num_threads, show_config
-from .functional import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from .functional import *  # noqa: F403
+from .moments import GradSums, Moments
 
 __all__ = [
+    "GradSums",
+    "Moments",
     "__version__",
     "functional",
     "get_num_threads",
     "isa",
-    "layer_norm",
-    "layer_norm_backward",
     "nn",
     "num_threads",
-    "rms_norm",
-    "rms_norm_backward",
     "set_num_threads",
     "show_config",
+    *functional.__all__,
 ]

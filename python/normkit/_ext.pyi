@@ -128,3 +128,45 @@ def rms_norm_backward(
     grads_out: _Grads = None,
     accumulate: bool = False,
 ) -> tuple[_X, Any, Any]: ...
+def local_response_norm(
+    x: _X,
+    size: int,
+    alpha: float = 0.0001,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    channel_axis: int = 1,
+    out: _X | None = None,
+) -> _X: ...
+def local_response_norm_backward(
+    dy: _Array,
+    x: _X,
+    size: int,
+    alpha: float = 0.0001,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    channel_axis: int = 1,
+    dx_out: _X | None = None,
+) -> tuple[_X]: ...
+def dynamic_tanh(
+    x: _X,
+    alpha: float | _Array,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    *,
+    axis: int = -1,
+    out: _X | None = None,
+) -> _X: ...
+def dynamic_tanh_backward(
+    dy: _Array,
+    x: _X,
+    alpha: float | _Array,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    *,
+    axis: int = -1,
+    dx_out: _X | None = None,
+    grads_out: tuple[_Array | None, _Array | None, _Array | None] | list[Any] | None = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any, Any]: ...

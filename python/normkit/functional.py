@@ -1,9 +1,62 @@
 """The operations as functions: names, order and defaults of ``torch.nn.functional``, and their gradients.
 
-They are the extension's own functions, with nothing in between: a call on a small array costs less than a
-microsecond.
+But for :func:`norm`, which reads its pattern first, they are the extension's own functions, with nothing in
+between: a call on a small array costs less than a microsecond.
 """
 
-from ._ext import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from ._ext import (
+    adaptive_instance_norm,
+    adaptive_instance_norm_backward,
+    batch_norm,
+    batch_norm_backward,
+    dynamic_tanh,
+    dynamic_tanh_backward,
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    local_response_norm,
+    local_response_norm_backward,
+    min_max_scale,
+    normalize,
+    normalize_backward,
+    rms_norm,
+    rms_norm_backward,
+    switchable_norm,
+    switchable_norm_backward,
+    weight_norm,
+    weight_norm_backward,
+    z_score,
+)
+from .pattern import norm, norm_backward
 
-__all__ = ["layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"]
+__all__ = [
+    "adaptive_instance_norm",
+    "adaptive_instance_norm_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "dynamic_tanh",
+    "dynamic_tanh_backward",
+    "group_norm",
+    "group_norm_backward",
+    "instance_norm",
+    "instance_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
+    "min_max_scale",
+    "norm",
+    "norm_backward",
+    "normalize",
+    "normalize_backward",
+    "rms_norm",
+    "rms_norm_backward",
+    "switchable_norm",
+    "switchable_norm_backward",
+    "weight_norm",
+    "weight_norm_backward",
+    "z_score",
+]

@@ -14,15 +14,15 @@ bool same_view(const Array& a, const Array& b) {
 }  // namespace
 
 Operand& Call::add() {
-  if (count_ == kMaxOperands) raise(PyExc_SystemError, "an operation has too many operands");
-  return operands_[count_++];
+  if (used_ == kMaxOperands) raise(PyExc_SystemError, "an operation has too many operands");
+  return operands_[used_++];
 }
 
 void Call::fail_overlap() const {
-  for (int i = 0; i < count_; ++i) {
+  for (int i = 0; i < used_; ++i) {
     const Operand& out = operands_[i];
     if (!out.output || out.array.count == 0) continue;
-    for (int j = 0; j < count_; ++j) {
+    for (int j = 0; j < used_; ++j) {
       const Operand& other = operands_[j];
       if (j == i || !other.array.present() || !extent_of(out.array).overlaps(extent_of(other.array)))
         continue;
@@ -31,7 +31,7 @@ void Call::fail_overlap() const {
             other.in_place ? "the very same view of it or separate memory" : "separate memory");
     }
   }
-  for (int i = 0; i < count_; ++i) {
+  for (int i = 0; i < used_; ++i) {
     const Operand& out = operands_[i];
     // The caller's arrays alone can have odd strides.
     if (out.output && out.array.count > 1 && !out.array.is_c_contiguous())
@@ -46,7 +46,7 @@ void Call::fail_overlap() const {
 void Call::fail(Status status) const {
   if (status == Status::kOverlap) fail_overlap();
   if (status == Status::kMisaligned) {
-    for (int i = 0; i < count_; ++i) {
+    for (int i = 0; i < used_; ++i) {
       const Array& array = operands_[i].array;
       const uintptr_t item = static_cast<uintptr_t>(size_of(array.dtype));
       if (array.present() && reinterpret_cast<uintptr_t>(array.data) % item != 0)

@@ -1,27 +1,5 @@
 // Docstrings of the operations over rows.
-#include "ops.hpp"
-
-// What every array argument may be; one text for all operations.
-#define NORMKIT_DOC_ARRAYS                                                                                 \
-  "Arrays may be NumPy arrays, PyTorch CPU tensors, JAX CPU arrays or any CPU array with ``__dlpack__``, " \
-  "in\n"                                                                                                   \
-  "float32, float64, float16 or bfloat16 (NumPy: ``ml_dtypes.bfloat16``), of any rank and with any "       \
-  "strides,\n"                                                                                             \
-  "negative and zero ones too. Inputs are never copied. Results are of x's kind. Kinds may be mixed.\n"
-
-#define NORMKIT_DOC_RAISES                                                                                 \
-  "Raises\n"                                                                                               \
-  "------\n"                                                                                               \
-  "TypeError\n"                                                                                            \
-  "    An argument is no array or has the wrong dtype; a PyTorch tensor requires grad while grad mode is " \
-  "on; an\n"                                                                                               \
-  "    array to be written is immutable (JAX).\n"                                                          \
-  "ValueError\n"                                                                                           \
-  "    A shape or device is wrong; an array to be written is read-only, overlaps another argument (other " \
-  "than\n"                                                                                                 \
-  "    being the same view) or itself; eps is nan; more than 5 axes are left after neighbouring axes are " \
-  "merged.\n"                                                                                              \
-  "    Nothing is written when an exception is raised, except after a KeyboardInterrupt.\n"
+#include "docs.hpp"
 
 #define NORMKIT_DOC_X                            \
   "x : array\n"                                  \
@@ -33,14 +11,6 @@
   "    Axes to normalize together instead of the last ones; `normalized_shape` holds x's sizes on these " \
   "axes in\n"                                                                                             \
   "    ascending order. ``layer_norm(x, (C,), axis=1)`` normalizes NCHW over its channels.\n"
-
-#define NORMKIT_DOC_GRADS                                                                                 \
-  "dx_out : array, optional\n"                                                                            \
-  "    Where dx goes: x's shape and dtype; may be dy or x itself.\n"                                      \
-  "grads_out : pair (dweight, dbias), optional\n"                                                         \
-  "    Where the parameters' gradients go; either may be None. Their dtype is x's, float32 or float64.\n" \
-  "accumulate : bool\n"                                                                                   \
-  "    Add to the arrays of `grads_out` instead of overwriting them.\n"
 
 namespace normkit::python::docs {
 

@@ -45,7 +45,7 @@ void raise_from_current(PyObject* type, const char* format, ...) {
   nb::raise_python_error();
 }
 
-nb::object shape_text(const int64_t* sizes, int32_t count) {
+nb::object shape_tuple(const int64_t* sizes, int32_t count) {
   nb::object tuple = nb::steal(PyTuple_New(count));
   if (!tuple.is_valid()) nb::raise_python_error();
   for (int32_t i = 0; i < count; ++i) {
@@ -53,7 +53,11 @@ nb::object shape_text(const int64_t* sizes, int32_t count) {
     if (size == nullptr) nb::raise_python_error();
     PyTuple_SET_ITEM(tuple.ptr(), i, size);
   }
-  nb::object text = nb::steal(PyObject_Repr(tuple.ptr()));
+  return tuple;
+}
+
+nb::object shape_text(const int64_t* sizes, int32_t count) {
+  nb::object text = nb::steal(PyObject_Repr(shape_tuple(sizes, count).ptr()));
   if (!text.is_valid()) nb::raise_python_error();
   return text;
 }

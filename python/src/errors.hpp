@@ -31,7 +31,8 @@ class KeepError {
   PyObject *type_, *value_, *trace_;
 };
 
-// "(2, 3)", "(5,)", "()"
+// A tuple of integers; "(2, 3)", "(5,)", "()".
+nb::object shape_tuple(const int64_t* sizes, int32_t count);
 nb::object shape_text(const int64_t* sizes, int32_t count);
 
 // The full name of an object's type: "list", "torch.Tensor".

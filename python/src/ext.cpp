@@ -61,6 +61,12 @@ PyObject* share_memory(PyObject* const* slots) {
   return PyBool_FromLong(extent_of(a).overlaps(extent_of(b)));
 }
 
+PyObject* shape_of(PyObject* const* slots) {
+  Array x;
+  x.read(slots[0], "x", Access::kRead);
+  return shape_tuple(x.sizes, x.ndim).release().ptr();
+}
+
 }  // namespace
 }  // namespace normkit::python
 
@@ -75,9 +81,15 @@ NB_MODULE(_ext, m) {
 
   add_buffer_type(m);
   add_rows_operations(m.ptr());
+  add_channels_operations(m.ptr());
+  add_sets_operations(m.ptr());
+  add_moments_operations(m.ptr());
+  add_window_operations(m.ptr());
+  add_map_operations(m.ptr());
   Function<share_memory>::add(m.ptr(), "_may_share_memory(a, b)",
                               "Whether the memory ranges of two arrays overlap.");
 
+  Function<shape_of>::add(m.ptr(), "_shape(x)", "The shape of an array of any kind.");
   Function<isa_name>::add(m.ptr(), "isa()",
                           "Name of the instruction set in use: 'baseline', 'avx2', 'avx512' or 'neon'.\n\n"
                           "The environment variable NORMKIT_ISA chooses another one; results are the same "

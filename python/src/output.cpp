@@ -229,6 +229,13 @@ void Operand::make(const Array& prototype, const char* name, DType dtype, const 
   array.read(result.ptr(), name, Access::kWrite);
 }
 
+void Operand::make_numpy(const char* name, const int64_t* sizes, int32_t ndim) {
+  output = true;
+  array.name = name;
+  result = new_numpy(sizes, ndim, DType::kF64);
+  array.read(result.ptr(), name, Access::kWrite);
+}
+
 nb::object Operand::finish(const Array& prototype) {
   if (!handed_over) return std::move(result);
   const nb::object from_dlpack = importer(prototype);

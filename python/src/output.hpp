@@ -28,6 +28,8 @@ struct Operand {
   void make_like(const Array& prototype, const char* name);
   // Makes a C-contiguous array of prototype's kind.
   void make(const Array& prototype, const char* name, DType dtype, const int64_t* sizes, int32_t ndim);
+  // Makes a C-contiguous float64 NumPy array.
+  void make_numpy(const char* name, const int64_t* sizes, int32_t ndim);
   // The array to return, once it is written.
   nb::object finish(const Array& prototype);
 

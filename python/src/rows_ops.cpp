@@ -15,56 +15,7 @@ double rms_eps(PyObject* argument, const RowsCall& call) {
                          call.x_is_f64() ? kF64Epsilon : kF32Epsilon);
 }
 
-// y alone, or y with its statistics; null operands are left out.
-PyObject* forward_result(const RowsCall& call, bool return_stats, Operand* y, Operand* mean, Operand* rstd) {
-  if (!return_stats) return y->finish(call.x()).release().ptr();
-  Operand* all[3] = {y, mean != nullptr ? mean : rstd, rstd};
-  return result_tuple(call.x(), all, mean != nullptr ? 3 : 2);
-}
-
-// The outputs of a gradient with respect to x, weight and bias.
-struct Gradients {
-  Operand* operands[3] = {nullptr, nullptr, nullptr};
-  View dx, dweight, dbias;
-  bool accumulate;
-
-  Gradients(RowsCall& call, const Array* weight, const Array* bias, PyObject* dx_out, PyObject* grads_out,
-            PyObject* accumulate_flag)
-      : accumulate(flag_argument(accumulate_flag, "accumulate", false)) {
-    PyObject* given_arrays[2] = {nullptr, nullptr};
-    if (given(grads_out)) {
-      if (!(PyTuple_Check(grads_out) || PyList_Check(grads_out)) || PySequence_Fast_GET_SIZE(grads_out) != 2)
-        raise(PyExc_TypeError,
-              "grads_out is %R; it should be a pair (dweight, dbias), where an entry may be None", grads_out);
-      for (int i = 0; i < 2; ++i) given_arrays[i] = PySequence_Fast_GET_ITEM(grads_out, i);
-    } else if (accumulate) {
-      raise(PyExc_ValueError,
-            "accumulate is True, but grads_out is None; it should be the arrays to add into");
-    }
-    dx = call.result_like_x(dx_out, "dx_out", &operands[0]);
-    const Array* parameters[2] = {weight, bias};
-    static constexpr const char* parameter_names[2] = {"weight", "bias"};
-    static constexpr const char* names[2] = {"grads_out[0]", "grads_out[1]"};
-    View* views[2] = {&dweight, &dbias};
-    for (int i = 0; i < 2; ++i) {
-      if (parameters[i] == nullptr) {
-        if (given(given_arrays[i]))
-          raise(PyExc_ValueError, "%s is given, but %s is None; it should be None too", names[i],
-                parameter_names[i]);
-        continue;
-      }
-      if (accumulate && !given(given_arrays[i]))
-        raise(PyExc_ValueError, "accumulate is True, but %s is None; it should be the array to add into",
-              names[i]);
-      *views[i] = call.gradient(*parameters[i], given_arrays[i], names[i], &operands[1 + i]);
-    }
-    // The operation never sees the bias, whose values do not matter; it must not be overwritten all the same.
-    for (const Operand* out : operands) {
-      if (out != nullptr && bias != nullptr && extent_of(out->array).overlaps(extent_of(*bias)))
-        raise(PyExc_ValueError, "%s shares memory with bias; it should be separate memory", out->array.name);
-    }
-  }
-};
+constexpr const char* kParameters[] = {"weight", "bias", nullptr};
 
 constexpr const char* kLayerNorm =
     "layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-05, *, axis=None, return_stats=False, "
@@ -111,24 +62,22 @@ PyObject* layer_norm_backward_call(PyObject* const* slots) {
   };
   RowsCall call(slots[kX], slots[kNormalizedShape], slots[kAxis]);
   LayerNormBackwardArgs args;
-  const Array *weight = nullptr, *bias = nullptr;
+  const Array* arrays[2] = {};
   args.x = call.x_view();
   args.dy = call.same_as_x(slots[kDy], "dy");
-  args.weight = call.parameter(slots[kWeight], "weight", &weight);
-  call.parameter(slots[kBias], "bias", &bias);
+  args.weight = call.parameter(slots[kWeight], "weight", &arrays[0]);
+  call.parameter(slots[kBias], "bias", &arrays[1]);
   args.eps = number_argument(slots[kEps], "eps", args.eps);
-  if (given(slots[kMean]) != given(slots[kRstd]))
-    raise(PyExc_ValueError, "%s is given, but %s is None; they should be given together or not at all",
-          given(slots[kMean]) ? "mean" : "rstd", given(slots[kMean]) ? "rstd" : "mean");
+  check_together(slots[kMean], "mean", slots[kRstd], "rstd");
   args.mean = call.saved_statistics(slots[kMean], "mean");
   args.rstd = call.saved_statistics(slots[kRstd], "rstd");
-  Gradients gradients(call, weight, bias, slots[kDxOut], slots[kGradsOut], slots[kAccumulate]);
+  Gradients gradients(call, arrays, kParameters, slots[kDxOut], slots[kGradsOut], slots[kAccumulate]);
   args.dx = gradients.dx;
-  args.dweight = gradients.dweight;
-  args.dbias = gradients.dbias;
+  args.dweight = gradients.parameters[0];
+  args.dbias = gradients.parameters[1];
   args.accumulate = gradients.accumulate;
   call.run(call.shape(), args, &layer_norm_backward_workspace_bytes, &layer_norm_backward_plan);
-  return result_tuple(call.x(), gradients.operands, 3);
+  return gradients.result(call);
 }
 
 constexpr const char* kRmsNorm =
@@ -174,21 +123,21 @@ PyObject* rms_norm_backward_call(PyObject* const* slots) {
   };
   RowsCall call(slots[kX], slots[kNormalizedShape], slots[kAxis]);
   RmsNormBackwardArgs args;
-  const Array *weight = nullptr, *bias = nullptr;
+  const Array* arrays[2] = {};
   args.x = call.x_view();
   args.dy = call.same_as_x(slots[kDy], "dy");
-  args.weight = call.parameter(slots[kWeight], "weight", &weight);
-  call.parameter(slots[kBias], "bias", &bias);
+  args.weight = call.parameter(slots[kWeight], "weight", &arrays[0]);
+  call.parameter(slots[kBias], "bias", &arrays[1]);
   args.eps = rms_eps(slots[kEps], call);
   args.weight_offset = number_argument(slots[kWeightOffset], "weight_offset", args.weight_offset);
   args.rstd = call.saved_statistics(slots[kRstd], "rstd");
-  Gradients gradients(call, weight, bias, slots[kDxOut], slots[kGradsOut], slots[kAccumulate]);
+  Gradients gradients(call, arrays, kParameters, slots[kDxOut], slots[kGradsOut], slots[kAccumulate]);
   args.dx = gradients.dx;
-  args.dweight = gradients.dweight;
-  args.dbias = gradients.dbias;
+  args.dweight = gradients.parameters[0];
+  args.dbias = gradients.parameters[1];
   args.accumulate = gradients.accumulate;
   call.run(call.shape(), args, &rms_norm_backward_workspace_bytes, &rms_norm_backward_plan);
-  return result_tuple(call.x(), gradients.operands, 3);
+  return gradients.result(call);
 }
 
 }  // namespace

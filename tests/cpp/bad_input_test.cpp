@@ -179,17 +179,17 @@ TEST(BadInput, Overlap) {
 }
 
 TEST(BadInput, TooManyAxes) {
-  const int64_t size[] = {2, 2, 2, 2, 2, 2};
-  std::vector<float> x(4096, 1.0f), y(64, 7.0f);
+  const int64_t size[] = {2, 2, 2, 2, 2, 2, 2};
+  std::vector<float> x(16384, 1.0f), y(128, 7.0f);
   LayerNormArgs args;
-  const int64_t scattered[] = {2048, 512, 128, 32, 8, 2};
+  const int64_t scattered[] = {8192, 2048, 512, 128, 32, 8, 2};
   args.x = ConstView(x.data(), scattered);
   args.y = y.data();
-  EXPECT_EQ(layer_norm({5, 1, size}, args), Status::kTooManyAxes);
+  EXPECT_EQ(layer_norm({6, 1, size}, args), Status::kTooManyAxes);
   EXPECT_EQ(y[0], 7.0f);
-  const int64_t merging[] = {2048, 512, 128, 32, 16, 8};
+  const int64_t merging[] = {8192, 2048, 512, 128, 32, 16, 8};
   args.x = ConstView(x.data(), merging);
-  EXPECT_EQ(layer_norm({5, 1, size}, args), Status::kOk);
+  EXPECT_EQ(layer_norm({6, 1, size}, args), Status::kOk);
 }
 
 TEST(BadInput, Backward) {

@@ -5,7 +5,7 @@ import re
 import checks
 import numpy as np
 import pytest
-from reference.operations import OPERATIONS
+from reference.operations import OPERATIONS, ROW_OPERATIONS
 from reference.recipe import values
 from reference.wide import DTYPES, numpy_dtype
 
@@ -58,6 +58,11 @@ def problem(request):
     good.forward(out=None)  # or nothing below would mean anything
     good.backward(dx_out=None, grads_out=None)
     return good
+
+
+@pytest.fixture(params=ROW_OPERATIONS, ids=str)
+def row_problem(request):
+    return Problem(request.param)
 
 
 @pytest.fixture(params=("weight", "bias"))
@@ -147,39 +152,45 @@ def test_misaligned(problem):
 
 
 @pytest.mark.parametrize("shape", ((N + 1,), (1,), (ROWS,), (ROWS, N, 1), (1, N), (N, 1), (0,), (-1,), (-N,)))
-def test_normalized_shape_mismatch(problem, shape):
-    case = problem.case_with(shape)
-    problem.refuses(ValueError, "normalized_shape", problem.forward, case=case)
-    problem.refuses(ValueError, "normalized_shape", problem.backward, case=case)
+def test_normalized_shape_mismatch(row_problem, shape):
+    case = row_problem.case_with(shape)
+    row_problem.refuses(ValueError, "normalized_shape", row_problem.forward, case=case)
+    row_problem.refuses(ValueError, "normalized_shape", row_problem.backward, case=case)
 
 
 @pytest.mark.parametrize(
     "shape", (None, 10.0, "10", (10.0,), (None,), object(), ("10",), True, [[10]], b"\n")
 )
-def test_normalized_shape_is_no_shape(problem, shape):
-    problem.refuses(TypeError, "normalized_shape", problem.forward, case=problem.case_with(shape))
-    problem.refuses(TypeError, "normalized_shape", problem.backward, case=problem.case_with(shape))
+def test_normalized_shape_is_no_shape(row_problem, shape):
+    row_problem.refuses(TypeError, "normalized_shape", row_problem.forward, case=row_problem.case_with(shape))
+    row_problem.refuses(
+        TypeError, "normalized_shape", row_problem.backward, case=row_problem.case_with(shape)
+    )
 
 
 @pytest.mark.parametrize("shape", ((), [], (2**63,), (2**70,), (-(2**63),), (1,) * 100))
-def test_normalized_shape_out_of_range(problem, shape):
-    problem.refuses(ValueError, "normalized_shape", problem.forward, case=problem.case_with(shape))
+def test_normalized_shape_out_of_range(row_problem, shape):
+    row_problem.refuses(
+        ValueError, "normalized_shape", row_problem.forward, case=row_problem.case_with(shape)
+    )
 
 
 @pytest.mark.parametrize("axis", (2, -3, 100, 2**62, -(2**63), (1, 1), (1, -1), (0, 5), ()))
-def test_axis_out_of_range(problem, axis):
-    problem.refuses(ValueError, "axis", problem.forward, case=problem.case_with((N,), axis=axis))
+def test_axis_out_of_range(row_problem, axis):
+    row_problem.refuses(ValueError, "axis", row_problem.forward, case=row_problem.case_with((N,), axis=axis))
 
 
 @pytest.mark.parametrize("axis", (1.0, "1", (1.0,), object(), "channels"))
-def test_axis_is_no_axis(problem, axis):
-    problem.refuses(TypeError, "axis", problem.forward, case=problem.case_with((N,), axis=axis))
+def test_axis_is_no_axis(row_problem, axis):
+    row_problem.refuses(TypeError, "axis", row_problem.forward, case=row_problem.case_with((N,), axis=axis))
 
 
-def test_axis_and_shape_disagree(problem):
-    problem.refuses(ValueError, "normalized_shape", problem.forward, case=problem.case_with((N,), axis=0))
-    problem.refuses(
-        ValueError, "normalized_shape", problem.forward, case=problem.case_with((N,), axis=(0, 1))
+def test_axis_and_shape_disagree(row_problem):
+    row_problem.refuses(
+        ValueError, "normalized_shape", row_problem.forward, case=row_problem.case_with((N,), axis=0)
+    )
+    row_problem.refuses(
+        ValueError, "normalized_shape", row_problem.forward, case=row_problem.case_with((N,), axis=(0, 1))
     )
 
 
@@ -227,42 +238,43 @@ def test_output_overlaps_an_input_partly(problem, argument, shift):
     memory = values((3 * ROWS * N,), "float32", "plain", 9)
     before = memory.copy()
     start = ROWS * N
-    x = memory[start : start + ROWS * N].reshape(ROWS, N)
-    out = memory[start + shift : start + shift + ROWS * N].reshape(ROWS, N)
+    x = memory[start : start + ROWS * N].reshape(problem.x.shape)
+    out = memory[start + shift : start + shift + ROWS * N].reshape(problem.x.shape)
     call = problem.forward if argument == "out" else problem.backward
     problem.refuses(ValueError, [argument, "x"], call, **{argument: out, "x": x})
     assert (memory == before).all()
 
 
-def test_output_overlaps_an_input_in_another_order(problem):
+def test_output_overlaps_an_input_in_another_order(row_problem):
     """The same memory with other strides is no in-place call."""
     square = values((N, N), "float32", "plain", 9)
     before = square.copy()
-    case = problem.op.make_case(N, N)
+    case = row_problem.op.make_case(N, N)
     for out in (square.T, square[::-1], square[:, ::-1]):
-        problem.refuses(ValueError, "out", problem.forward, x=square, case=case, out=out)
+        row_problem.refuses(ValueError, "out", row_problem.forward, x=square, case=case, out=out)
     assert (square == before).all()
 
 
 @pytest.mark.parametrize("parameter", ("weight", "bias"))
 def test_output_overlaps_a_parameter(problem, parameter):
     out = np.full_like(problem.x, 77)
-    problem.refuses(ValueError, "out", problem.forward, out=out, **{parameter: out[2]})
-    problem.refuses(ValueError, "dx_out", problem.backward, dx_out=out, **{parameter: out[2]})
+    shared = out.reshape(-1)[: problem.weight.size]
+    problem.refuses(ValueError, "out", problem.forward, out=out, **{parameter: shared})
+    problem.refuses(ValueError, "dx_out", problem.backward, dx_out=out, **{parameter: shared})
     assert (out == 77).all()
 
 
 def test_interleaved_output_is_no_overlap(problem):
     """x and out may share a block of memory without sharing an element."""
-    memory = np.zeros((ROWS, 2 * N), np.float32)
-    memory[:, :N] = problem.x
-    out = problem.forward(x=memory[:, :N], out=memory[:, N:])
-    checks.assert_same_bits(out, problem.forward(), "left and right half")
-    memory = np.zeros((ROWS, 2 * N), np.float32)
-    memory[:, ::2] = problem.x
-    checks.assert_same_bits(
-        problem.forward(x=memory[:, ::2], out=memory[:, 1::2]), problem.forward(), "even, odd"
-    )
+    *rows, columns = problem.x.shape
+    for left, right, name in (
+        (slice(0, columns), slice(columns, None), "left and right half"),
+        (slice(None, None, 2), slice(1, None, 2), "even, odd"),
+    ):
+        memory = np.zeros((*rows, 2 * columns), np.float32)
+        memory[..., left] = problem.x
+        out = problem.forward(x=memory[..., left], out=memory[..., right])
+        checks.assert_same_bits(out, problem.forward(), name)
 
 
 def test_gradients_overlap(problem):
@@ -307,8 +319,7 @@ def test_bad_saved_statistics(problem):
         for bad in (
             good[name][:-1],
             good[name][:0],
-            good[name].reshape(-1),
-            good[name].T,
+            good[name][None],
             np.zeros((ROWS, N)),
         ):
             problem.refuses(ValueError, [name, "shape"], problem.backward, **(good | {name: bad}))
@@ -345,68 +356,72 @@ def test_eps_of_any_size_does_what_pytorch_does(problem, eps):
     checks.assert_normalized(
         problem.op, y, problem.op.reference(problem.x, problem.case, float(eps)).xhat, str(eps)
     )
+    if problem.op.name == "batch_norm" and not eps > 0:
+        return  # PyTorch refuses it
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
     theirs = problem.op.torch_forward(torch.tensor(problem.x), problem.case, eps=float(eps)).numpy()
     assert (np.isnan(theirs) == np.isnan(y)).all()
 
 
-def test_unknown_and_missing_arguments(problem):
+def test_unknown_and_missing_arguments(row_problem):
     import normkit
 
-    function = getattr(normkit, problem.op.name)
-    problem.refuses(TypeError, "epsilon", problem.forward, epsilon=1e-5)
-    problem.refuses(TypeError, "momentum", problem.backward, momentum=0.1)
-    for call in (lambda: function(), lambda: function(problem.x)):
+    function = getattr(normkit, row_problem.op.name)
+    row_problem.refuses(TypeError, "epsilon", row_problem.forward, epsilon=1e-5)
+    row_problem.refuses(TypeError, "momentum", row_problem.backward, momentum=0.1)
+    for call in (lambda: function(), lambda: function(row_problem.x)):
         with pytest.raises(TypeError, match=r"x|normalized_shape"):
             call()
     with pytest.raises(TypeError):
-        function(problem.x, (N,), None, None, 1e-5, None, True, None, 1, 2, 3)
+        function(row_problem.x, (N,), None, None, 1e-5, None, True, None, 1, 2, 3)
 
 
 @pytest.mark.parametrize("shape", ((0, 7), (3, 0, 7), (0, 0, 7)))
-def test_no_rows(problem, shape):
+def test_no_rows(row_problem, shape):
     """A batch of none is fine: an empty result, zero parameter gradients."""
     x = np.zeros(shape, np.float32)
-    case = type(problem.case)(shape=shape, arguments=((7,),), axes=(len(shape) - 1,), parameter_axes=())
+    case = type(row_problem.case)(shape=shape, arguments=((7,),), axes=(len(shape) - 1,), parameter_axes=())
     weight = np.ones(7, np.float32)
-    y, *statistics = problem.op.forward(x, case, weight=weight, bias=weight, return_stats=True)
+    y, *statistics = row_problem.op.forward(x, case, weight=weight, bias=weight, return_stats=True)
     assert y.shape == shape and y.dtype == x.dtype
     assert all(s.shape == (*shape[:-1], 1) for s in statistics)
-    dx, dweight, dbias = problem.op.backward(x, x, case, weight=weight, bias=weight)
+    dx, dweight, dbias = row_problem.op.backward(x, x, case, weight=weight, bias=weight)
     assert dx.shape == shape
     checks.assert_same_bits(dweight, np.zeros(7, np.float32), "dweight of no rows")
     checks.assert_same_bits(dbias, np.zeros(7, np.float32), "dbias of no rows")
     into = (np.full(7, 3, np.float32), np.full(7, 4, np.float32))
-    problem.op.backward(x, x, case, weight=weight, bias=weight, grads_out=into, accumulate=True)
+    row_problem.op.backward(x, x, case, weight=weight, bias=weight, grads_out=into, accumulate=True)
     checks.assert_same_bits(into[0], np.full(7, 3, np.float32), "accumulated nothing")
 
 
-def test_empty_rows(problem):
+def test_empty_rows(row_problem):
     """TF#46366: LayerNorm over [1, 0, 10] died of a division by zero."""
     for shape, normalized in (((3, 0), (0,)), ((2, 3, 0), (3, 0)), ((1, 0, 10), (0, 10))):
         x = np.zeros(shape, np.float32)
         axes = tuple(range(len(shape) - len(normalized), len(shape)))
-        case = type(problem.case)(shape=shape, arguments=(normalized,), axes=axes, parameter_axes=axes)
+        case = type(row_problem.case)(shape=shape, arguments=(normalized,), axes=axes, parameter_axes=axes)
         weight = np.ones(normalized, np.float32)
-        assert problem.op.forward(x, case, weight=weight, bias=weight).shape == shape
-        dx, dweight, dbias = problem.op.backward(x, x, case, weight=weight, bias=weight)
+        assert row_problem.op.forward(x, case, weight=weight, bias=weight).shape == shape
+        dx, dweight, dbias = row_problem.op.backward(x, x, case, weight=weight, bias=weight)
         assert dx.shape == shape and dweight.shape == dbias.shape == normalized
         checks.COUNT.values += 1
 
 
-def test_zero_dimensional_x(problem):
-    problem.refuses(ValueError, "normalized_shape", problem.forward, x=np.array(3, np.float32))
+def test_zero_dimensional_x(row_problem):
+    row_problem.refuses(ValueError, "normalized_shape", row_problem.forward, x=np.array(3, np.float32))
 
 
-def test_subclasses_and_odd_arrays(problem):
+def test_subclasses_and_odd_arrays(row_problem):
     """A NumPy subclass works or is refused; a masked array is never silently unmasked."""
-    masked = np.ma.masked_array(problem.x, mask=problem.x > 0)
-    problem.refuses(TypeError, "x", problem.forward, x=masked)
+    masked = np.ma.masked_array(row_problem.x, mask=row_problem.x > 0)
+    row_problem.refuses(TypeError, "x", row_problem.forward, x=masked)
     structured = np.zeros((ROWS, N), [("a", "f4"), ("b", "f4")])
-    problem.refuses(TypeError, "x", problem.forward, x=structured)
-    case = type(problem.case)(**{**vars(problem.case), "shape": (ROWS, N)})
+    row_problem.refuses(TypeError, "x", row_problem.forward, x=structured)
+    case = type(row_problem.case)(**{**vars(row_problem.case), "shape": (ROWS, N)})
     field = structured["a"]
-    field[...] = problem.x
+    field[...] = row_problem.x
     checks.assert_same_bits(
-        problem.op.forward(field, case), problem.op.forward(problem.x, case), "a field of a structured array"
+        row_problem.op.forward(field, case),
+        row_problem.op.forward(row_problem.x, case),
+        "a field of a structured array",
     )

@@ -12,11 +12,12 @@ import checks
 import normkit
 import numpy as np
 import pytest
-from reference.operations import OPERATIONS
+from reference.operations import OPERATIONS, ROW_OPERATIONS
 from reference.recipe import values
 
 pytestmark = pytest.mark.compares
 every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
+every_row_operation = pytest.mark.parametrize("op", ROW_OPERATIONS, ids=str)
 SCRIPTS = Path(__file__).with_name("scripts")
 posix_only = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
 
@@ -164,7 +165,7 @@ def test_exit_with_the_pool_alive(during):
 
 
 @posix_only
-@every_operation
+@every_row_operation
 def test_keyboard_interrupt(op):
     """Ctrl-C ends a long call early; later calls are right."""
     run_script("interrupt", op.name, timeout=180)

@@ -4,12 +4,13 @@ import checks
 import normkit
 import numpy as np
 import pytest
-from reference.operations import OPERATIONS
+from reference.operations import OPERATIONS, ROW_OPERATIONS
 from reference.recipe import values
 from reference.wide import DTYPES
 
 pytestmark = pytest.mark.compares
 every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
+every_row_operation = pytest.mark.parametrize("op", ROW_OPERATIONS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 EPS = 1e-5
 
@@ -67,7 +68,7 @@ def test_pytorch_out(op, dtype):
     checks.assert_same_bits(tensors[0], expected, "out=x")
 
 
-@every_operation
+@every_row_operation
 def test_pytorch_layouts(op):
     """Slices, transposes, expanded tensors, channels_last; the result keeps the order of the axes."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -188,7 +189,7 @@ def test_any_dlpack_array(op):
     checks.assert_same_bits(out, expected[0], "out")
 
 
-@every_operation
+@every_row_operation
 def test_objects_that_lie_in_dlpack(op):
     case, x, *_ = problem(op, "float32")
     used = x.__dlpack__()

@@ -40,7 +40,7 @@ def check(op, rows, n, dtype, family="normal", eps=1e-5, seed=0, parameter_dtype
 @every_dtype
 @every_operation
 def test_every_size_to_70(op, dtype):
-    for n in range(1, 71):
+    for n in range(op.smallest, 71):
         for family in FAMILIES:
             check(op, 1 + n % 5, n, dtype, family)
         if dtype in ("float32", "float64"):
@@ -70,7 +70,7 @@ def test_long_rows(op, dtype, deep):
 @every_operation
 @pytest.mark.parametrize("rows", (1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 72, 127, 128, 129, 511, 513, 2000))
 def test_rows_around_panels(op, dtype, rows):
-    for n in (1, 5, 33, 70):
+    for n in (op.smallest, 5, 33, 70):
         check(op, rows, n, dtype, FAMILIES[n % len(FAMILIES)], seed=rows)
 
 
@@ -92,12 +92,13 @@ def test_eps(op, eps):
 @pytest.mark.parametrize("dtype", ("float16", "bfloat16", "float32", "float64"))
 def test_8192_ones_add_up_to_8192(op, dtype):
     """pytorch 2.13 says 256 for bfloat16 on one thread and 512 on two."""
-    rows = 2048 if dtype == "float16" else 8192
-    for n in (1, 3, 48):
-        case, x, _, weight, bias = problem(op, rows, n, dtype)
+    many = 2048 if dtype == "float16" else 8192
+    for few in (2, 3, 48):
+        case, x, _, weight, bias = problem(op, *((few, many) if op.per_set else (many, few)), dtype)
         dy = np.ones(case.shape, numpy_dtype(dtype))
         _, _, dbias = op.backward(dy, x, case, weight=weight, bias=bias, eps=1e-5)
-        checks.assert_same_bits(dbias, np.full(case.parameter_shape, rows, numpy_dtype(dtype)), "dbias")
+        total = np.full(case.parameter_shape, x.size // bias.size, numpy_dtype(dtype))
+        checks.assert_same_bits(dbias, total, "dbias")
 
 
 @every_dtype
@@ -122,7 +123,7 @@ def test_optional_arguments(op, dtype):
 @every_dtype
 @every_operation
 def test_saved_statistics_give_the_same_bits(op, dtype):
-    for rows, n in ((3, 1), (5, 31), (70, 768), (2, 4097)):
+    for rows, n in ((3, op.smallest), (5, 31), (70, 768), (2, 4097)):
         for family in ("mean 1e3 std 1", "all equal"):
             case, x, dy, weight, bias = problem(op, rows, n, dtype, family)
             again = op.backward(dy, x, case, weight=weight, bias=bias, eps=1e-5)

@@ -7,7 +7,7 @@ import checks
 import normkit
 import numpy as np
 import pytest
-from reference.operations import OPERATIONS
+from reference.operations import OPERATIONS, ROW_OPERATIONS
 from reference.recipe import values
 from reference.wide import DTYPES
 from test_faults import run_script
@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif("sys.platform == 'win32'", reason="needs mmap and mprotect"),
 ]
 every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
+every_row_operation = pytest.mark.parametrize("op", ROW_OPERATIONS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -49,17 +50,18 @@ def test_guard_pages_do_guard():
 @pytest.mark.parametrize("n", (1, 7, 31, 64, 129, 1030))
 def test_canaries_between_rows(op, dtype, n):
     """Rows n apart by n + 9 elements; what lies between is neither read into the result nor written."""
-    rows, gap = 5, 9
+    rows, gap, n = 6, 9, max(n, op.smallest)
     case = op.make_case(rows, n)
     x = case.from_sets(values((rows, n), dtype, "spread", 1))
     weight, bias = (values(case.parameter_shape, dtype, "plain", s) for s in (3, 4))
     expected = op.forward(x, case, weight=weight, bias=bias, eps=1e-5)
     gradients = op.backward(x, x, case, weight=weight, bias=bias, eps=1e-5)
     for canary in (0x55, 0xFF):  # 0xFF... is a NaN in every type
-        buffers = [np.full((rows + 2, n + gap), 0, x.dtype) for _ in range(3)]
+        size = (x.shape[0] + 2, *x.shape[1:-1], x.shape[-1] + gap)
+        buffers = [np.full(size, 0, x.dtype) for _ in range(3)]
         for buffer in buffers:
             buffer.view(np.uint8)[...] = canary
-        source, out, dx_out = (buffer[1:-1, 4 : 4 + n] for buffer in buffers)
+        source, out, dx_out = (buffer[1:-1, ..., 4 : 4 + x.shape[-1]] for buffer in buffers)
         source[...] = x
         op.forward(source, case, weight=weight, bias=bias, eps=1e-5, out=out)
         checks.assert_same_bits(out, expected, "y")
@@ -77,8 +79,9 @@ def test_gradient_canaries(op):
     case = op.make_case(rows, n)
     x = case.from_sets(values((rows, n), "float32", "spread", 1))
     weight, bias = (values(case.parameter_shape, "float32", "plain", s) for s in (3, 4))
-    memory = np.full((2, 3 * n + 8), 77, np.float32)
-    outs = (memory[0, 4 : 4 + 2 * n : 2], memory[1, 4 : 4 + 3 * n : 3])
+    count = weight.size
+    memory = np.full((2, 3 * count + 8), 77, np.float32)
+    outs = (memory[0, 4 : 4 + 2 * count : 2], memory[1, 4 : 4 + 3 * count : 3])
     _, dweight, dbias = op.backward(x, x, case, weight=weight, bias=bias)
     op.backward(x, x, case, weight=weight, bias=bias, grads_out=outs)
     checks.assert_same_bits(outs[0], dweight, "dweight")
@@ -89,7 +92,7 @@ def test_gradient_canaries(op):
 
 @pytest.mark.skipif(sys.maxsize < 2**32, reason="needs a 64-bit address space")
 @every_dtype
-@every_operation
+@every_row_operation
 def test_offsets_beyond_32_bits(op, dtype):
     """Rows 2^31 + 11 elements apart, in memory of which only a few pages exist (onnxruntime#17014)."""
     rows, n, apart = 2, 70, 2**31 + 11

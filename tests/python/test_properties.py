@@ -3,7 +3,7 @@
 import checks
 import numpy as np
 import pytest
-from reference.operations import OPERATIONS, Case
+from reference.operations import OPERATIONS, ROW_OPERATIONS, Case
 from reference.wide import DTYPES, numpy_dtype
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
@@ -20,6 +20,7 @@ bounded = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
+every_row_operation = pytest.mark.parametrize("op", ROW_OPERATIONS, ids=str)
 
 
 @st.composite
@@ -54,7 +55,7 @@ def cases(draw):
     return x, flat, case
 
 
-@every_operation
+@every_row_operation
 @bounded
 @given(problem=cases(), seed=st.integers(0, 1000), with_weight=st.booleans(), with_bias=st.booleans())
 def test_any_layout_is_right(op, problem, seed, with_weight, with_bias):
@@ -78,7 +79,7 @@ def test_any_layout_is_right(op, problem, seed, with_weight, with_bias):
         checks.assert_gradient(op, "dbias", dbias, exact.dbias, exact.dbias_terms, "any layout", dtype)
 
 
-@every_operation
+@every_row_operation
 @bounded
 @given(data=st.data())
 def test_any_overlap_of_out_is_right_or_refused(op, data):

@@ -100,6 +100,8 @@ def test_backward_by_finite_differences(op, n):
 @pytest.mark.parametrize("n", (1, 2, 7, 64, 100))
 def test_backward_against_pytorch_autograd(op, n):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: no autograd to compare with")
+    if op.per_set and n == 1:
+        pytest.skip("PyTorch refuses one value per channel")
     case = op.make_case(5, n)
     x, dy = (case.from_sets(make("normal", 5, n, "float64", seed=s)) for s in (1, 2))
     weight, bias = parameters(case.parameter_shape, "float64")

@@ -5,12 +5,13 @@ import normkit
 import numpy as np
 import pytest
 from reference.families import make, parameters
-from reference.operations import LAYER_NORM, OPERATIONS, RMS_NORM
+from reference.operations import LAYER_NORM, OPERATIONS, RMS_NORM, ROW_OPERATIONS
 from reference.recipe import values
 from reference.wide import DTYPES, numpy_dtype, wide
 
 pytestmark = pytest.mark.compares
 every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
+every_row_operation = pytest.mark.parametrize("op", ROW_OPERATIONS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -111,7 +112,7 @@ def test_cntk_3816_eps_outside_the_root_and_llama_cpp_2373_hard_coded(op, eps):
         )
 
 
-@every_operation
+@every_row_operation
 def test_tim_vx_589_eps_read_with_another_type(op):
     x = np.zeros((2, 5), np.float32)
     for eps in (1e-5, np.float64(1e-5), np.float32(1e-5), 1, np.int64(2)):
@@ -122,7 +123,7 @@ def test_tim_vx_589_eps_read_with_another_type(op):
         checks.assert_same_bits(statistics[-1], expected, "rstd of zeros is 1 / sqrt(eps)")
 
 
-@every_operation
+@every_row_operation
 def test_llama_cpp_1925_applied_twice(op):
     """Normalizing twice hides in tests of idempotent data; with a weight it does not."""
     case = op.make_case(2, 6)
@@ -137,7 +138,7 @@ def test_llama_cpp_1925_applied_twice(op):
 # Shape, stride, layout, tail
 
 
-@every_operation
+@every_row_operation
 def test_onnxruntime_18967_no_bias(op):
     case = op.make_case(3, 33)
     x = make("normal", 3, 33, "float32")
@@ -147,13 +148,13 @@ def test_onnxruntime_18967_no_bias(op):
     checks.assert_same_bits(y + 0.0, zero + 0.0, "no bias is a bias of zero")
 
 
-@every_operation
+@every_row_operation
 def test_onnxruntime_25896_norm_size_1(op):
     for rows in (1, 5, 70):
         check_forward(op, make("normal", rows, 1, "float32"), where=f"{rows} rows of 1")
 
 
-@every_operation
+@every_row_operation
 def test_onnxruntime_26407_axis_minus_1(op):
     x = values((4, 5, 6), "float32", "plain", 1)
     function = getattr(normkit, op.name)
@@ -161,14 +162,14 @@ def test_onnxruntime_26407_axis_minus_1(op):
     checks.assert_same_bits(function(x, (5, 6), axis=(-2, -1)), function(x, (5, 6)), "axis=(-2, -1)")
 
 
-@every_operation
+@every_row_operation
 def test_tensorflow_46366_shape_1_0_10(op):
     y = getattr(normkit, op.name)(np.zeros((1, 0, 10), np.float32), 10)
     assert y.shape == (1, 0, 10)
     checks.COUNT.values += 1
 
 
-@every_operation
+@every_row_operation
 def test_flaggems_5392_backward_of_rank_3(op):
     flat, dy = (values((2 * 3 * 4, 7), "float32", "spread", s) for s in (1, 2))
     weight, bias = (values((7,), "float32", "plain", s) for s in (3, 4))
@@ -194,7 +195,7 @@ def test_liger_518_masked_lanes_added_the_squared_mean(n):
         checks.assert_within(rstd, wide(np.full((2, 1), variance**-0.5)), 1e-6 * variance**-0.5, "rstd")
 
 
-@every_operation
+@every_row_operation
 @pytest.mark.parametrize("n", range(1, 130))
 def test_vsag_1926_the_tail_computed_another_formula(op, n):
     """Every element of a row of equal magnitudes gets the same result, wherever in the vector it lies."""
@@ -206,7 +207,7 @@ def test_vsag_1926_the_tail_computed_another_formula(op, n):
         checks.assert_same_bits(part, np.full_like(part, part[0] if len(part) else 0), f"n={n}")
 
 
-@every_operation
+@every_row_operation
 def test_lightllm_1467_the_stride_was_dropped_in_the_second_pass(op):
     memory = np.full((4, 300), 1e9, np.float32)
     x = memory[:, 50:150:2]
@@ -215,7 +216,7 @@ def test_lightllm_1467_the_stride_was_dropped_in_the_second_pass(op):
     checks.assert_same_bits(op.forward(x, case), op.forward(x.copy(), case), "a strided view")
 
 
-@every_operation
+@every_row_operation
 def test_vllm_28103_rows_of_a_qkv_split(op):
     qkv = values((10, 3, 64), "float32", "spread", 1)
     case = op.make_case(10, 64)
@@ -227,7 +228,7 @@ def test_vllm_28103_rows_of_a_qkv_split(op):
     checks.assert_same_bits(qkv[:, ::2], before[:, ::2], "the neighbours of a part normalized in place")
 
 
-@every_operation
+@every_row_operation
 def test_flashinfer_634_rows_that_are_not_aligned(op):
     memory = values((7 * 3585,), "float32", "plain", 1)
     x = np.lib.stride_tricks.as_strided(memory[1:], (6, 3584), (3585 * 4, 4))
@@ -235,7 +236,7 @@ def test_flashinfer_634_rows_that_are_not_aligned(op):
     checks.assert_same_bits(op.forward(x, case), op.forward(x.copy(), case), "rows at odd addresses")
 
 
-@every_operation
+@every_row_operation
 def test_llama_cpp_27798_a_broadcast_weight(op):
     case = op.make_case(3, 40)
     x, number = values((3, 40), "float32", "plain", 1), np.array([1.5], np.float32)
@@ -257,7 +258,7 @@ def test_pytorch_102922_float64_with_a_float32_weight():
 # Sizes
 
 
-@every_operation
+@every_row_operation
 @pytest.mark.parametrize("rows", (65535, 65536, 65537, 200_001))
 def test_apex_411_more_than_65535_rows(op, rows):
     x = np.resize(values((1009, 3), "float32", "plain", 1), (rows, 3))
@@ -287,8 +288,8 @@ def test_pytorch_bfloat16_dbias_stopped_at_256():
 def test_llama_cpp_24305_and_liger_1305_backward_in_place(op):
     """dx may take dy's place; neither dweight nor a second look at dy is spoiled by it."""
     case = op.make_case(70, 33)
-    x, dy = (values((70, 33), "float32", "spread", s) for s in (1, 2))
-    weight, bias = (values((33,), "float32", "plain", s) for s in (3, 4))
+    x, dy = (case.from_sets(values((70, 33), "float32", "spread", s)) for s in (1, 2))
+    weight, bias = (values(case.parameter_shape, "float32", "plain", s) for s in (3, 4))
     expected = op.backward(dy, x, case, weight=weight, bias=bias)
     work = dy.copy()
     actual = op.backward(work, x, case, weight=weight, bias=bias, dx_out=work)
@@ -296,7 +297,7 @@ def test_llama_cpp_24305_and_liger_1305_backward_in_place(op):
         checks.assert_same_bits(actual[k], expected[k], f"gradient {k}")
 
 
-@every_operation
+@every_row_operation
 def test_nano_vllm_170_the_input_was_changed(op):
     x = values((9, 100), "float32", "spread", 1)
     before = x.copy()
@@ -305,7 +306,7 @@ def test_nano_vllm_170_the_input_was_changed(op):
     assert not np.shares_memory(x, y)
 
 
-@every_operation
+@every_row_operation
 def test_executorch_17503_memory_that_was_not_zeroed(op):
     """Fresh results do not depend on what the memory held before."""
     case = op.make_case(70, 33)
@@ -325,28 +326,30 @@ def test_executorch_17503_memory_that_was_not_zeroed(op):
 @every_operation
 @every_dtype
 def test_nan_and_infinity_stay_in_their_row(op, dtype):
-    """A row with a NaN or an infinity gives NaN (the canonical one); its neighbours' bits do not change."""
-    for n in (1, 5, 40, 1030):
-        clean = values((7, n), dtype, "spread", 1)
+    """A set with a NaN or an infinity gives NaN (the canonical one); its neighbours' bits do not change."""
+    for n in (max(1, op.smallest), 5, 40, 1030):
+        sets = values((7, n), dtype, "spread", 1)
         case = op.make_case(7, n)
+        clean = case.from_sets(sets)
         expected = op.forward(clean, case, eps=1e-5)
         dx_expected = op.backward(clean, clean, case, eps=1e-5)[0]
         for bad in (np.nan, np.inf, -np.inf):
-            x = clean.copy()
-            x[3, n // 2] = bad
+            spoilt = sets.copy()
+            spoilt[3, n // 2] = bad
+            x = case.from_sets(spoilt)
             with np.errstate(invalid="ignore"):
                 y = op.forward(x, case, eps=1e-5)
                 dx = op.backward(clean, x, case, eps=1e-5)[0]
             for result, wanted in ((y, expected), (dx, dx_expected)):
-                checks.assert_same_bits(
-                    np.delete(result, 3, 0), np.delete(wanted, 3, 0), f"{bad}: neighbours"
-                )
-            nan = np.isnan(wide(y[3]))
+                others = [np.delete(case.to_sets(array), 3, 0) for array in (result, wanted)]
+                checks.assert_same_bits(*others, f"{bad}: neighbours")
+            row = case.to_sets(y)[3]
+            nan = np.isnan(wide(row))
             # Without a mean, an infinity makes rstd 0: finite values times 0 are 0, the infinity is NaN.
-            expected_nan = np.ones(n, bool) if op.centred or np.isnan(bad) else np.isinf(wide(x[3]))
-            assert (nan == expected_nan).all(), f"{bad}: {y[3]}"
-            assert (wide(y[3])[~nan] == 0).all()
-            bits = y[3][nan].view(f"u{y.itemsize}")
+            expected_nan = np.ones(n, bool) if op.centred or np.isnan(bad) else np.isinf(wide(spoilt[3]))
+            assert (nan == expected_nan).all(), f"{bad}: {row}"
+            assert (wide(row)[~nan] == 0).all()
+            bits = row[nan].view(f"u{y.itemsize}")
             canonical = np.array(np.nan).astype(y.dtype).view(f"u{y.itemsize}")
             assert (bits == canonical).all(), f"not the canonical NaN: {bits[0]:#x}"
 

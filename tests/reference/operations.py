@@ -18,18 +18,35 @@ class Case:
 
     shape: tuple
     arguments: tuple  # positional arguments after x
-    axes: tuple  # normalized together
+    axes: tuple  # of `sizes`, normalized together
     parameter_axes: tuple  # axes of x that weight and bias have
     options: dict = field(default_factory=dict)  # keyword arguments of every call
-    set_order: tuple = ()  # x's axes, those that enumerate sets first
+    set_order: tuple = ()  # axes of `sizes`: those that enumerate sets, then a set's own in its numbering
+    folded: tuple = ()  # the shape with axes taken apart (GroupNorm's channels)
+    keeps_axes: bool = True  # statistics have x's rank with ones; else only the axes that enumerate sets
+
+    @property
+    def sizes(self):
+        return self.folded or self.shape
 
     @property
     def parameter_shape(self):
         return tuple(self.shape[i] for i in self.parameter_axes)
 
     @property
+    def broadcast_shape(self):
+        """Of the statistics as they broadcast against an array of `sizes`."""
+        return tuple(1 if i in self.axes else size for i, size in enumerate(self.sizes))
+
+    @property
     def statistics_shape(self):
-        return tuple(1 if i in self.axes else size for i, size in enumerate(self.shape))
+        if self.keeps_axes:
+            return self.broadcast_shape
+        return tuple(size for i, size in enumerate(self.sizes) if i not in self.axes)
+
+    @property
+    def order(self):
+        return self.set_order or tuple(range(len(self.sizes)))
 
     def spread(self, parameter):
         """A parameter as an array that broadcasts against x."""
@@ -43,9 +60,17 @@ class Case:
 
     def from_sets(self, sets):
         """An array of `shape` whose k-th set holds sets[k]."""
-        order = self.set_order or tuple(range(len(self.shape)))
-        folded = np.reshape(sets, tuple(self.shape[i] for i in order))
-        return np.ascontiguousarray(np.transpose(folded, np.argsort(order)))
+        folded = np.reshape(sets, tuple(self.sizes[i] for i in self.order))
+        return np.ascontiguousarray(np.transpose(folded, np.argsort(self.order))).reshape(self.shape)
+
+    def to_sets(self, array):
+        """The inverse: [sets, n]."""
+        sets = int(np.prod(self.broadcast_shape))
+        return np.transpose(np.reshape(array, self.sizes), self.order).reshape(sets, -1)
+
+    def statistics_of_sets(self, statistics):
+        """One number for each set, in the order of from_sets."""
+        return np.transpose(np.reshape(statistics, self.broadcast_shape), self.order).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -80,12 +105,13 @@ class Gradients:
 
 
 def standardize(x, case, eps, centred=True):
-    x = wide(x)
-    d, mean = (centre(x, case.axes)[:2]) if centred else (x, np.zeros(case.statistics_shape, WIDE))
-    n = WIDE(x.size // max(1, int(np.prod(case.statistics_shape))))
+    x = wide(x).reshape(case.sizes)
+    d, mean = (centre(x, case.axes)[:2]) if centred else (x, np.zeros(case.broadcast_shape, WIDE))
+    n = WIDE(x.size // max(1, int(np.prod(case.broadcast_shape))))
     with np.errstate(divide="ignore", invalid="ignore"):
         rstd = 1 / np.sqrt(sum_wide(d * d, case.axes) / n + WIDE(eps))
-        return Standard(d * rstd, mean, rstd)
+        shape = case.statistics_shape
+        return Standard((d * rstd).reshape(case.shape), mean.reshape(shape), rstd.reshape(shape))
 
 
 def standardize_backward(dy, x, case, eps, weight=None, weight_offset=0.0, centred=True):
@@ -97,9 +123,10 @@ def standardize_backward(dy, x, case, eps, weight=None, weight_offset=0.0, centr
     sum: beside |xhat| an eighth of the set's root mean square counts, that is 2 u at 16 u.
     """
     standard = standardize(x, case, eps, centred)
-    dy, xhat, rstd = wide(dy), standard.xhat, standard.rstd
+    dy, rstd = wide(dy), standard.rstd.reshape(case.broadcast_shape)
     g = dy if weight is None else dy * case.spread(wide(weight) + WIDE(weight_offset))
-    n = WIDE(dy.size // standard.rstd.size)
+    g, xhat = g.reshape(case.sizes), standard.xhat.reshape(case.sizes)
+    n = WIDE(dy.size // rstd.size)
 
     def mean(values):
         return sum_wide(values, case.axes) / n
@@ -112,11 +139,11 @@ def standardize_backward(dy, x, case, eps, weight=None, weight_offset=0.0, centr
     a_terms = mean(np.abs(g)) if centred else a
     b_terms = mean(np.abs(g) * xhat_terms)
     return Gradients(
-        dx=((g - a) - xhat * b) * rstd,
-        dweight=case.sum_to_parameter(dy * xhat),
+        dx=(((g - a) - xhat * b) * rstd).reshape(case.shape),
+        dweight=case.sum_to_parameter(dy * standard.xhat),
         dbias=case.sum_to_parameter(dy),
-        dx_terms=(np.abs(g) + a_terms + xhat_terms * b_terms) * rstd,
-        dweight_terms=case.sum_to_parameter(np.abs(dy) * xhat_terms),
+        dx_terms=((np.abs(g) + a_terms + xhat_terms * b_terms) * rstd).reshape(case.shape),
+        dweight_terms=case.sum_to_parameter(np.abs(dy) * xhat_terms.reshape(case.shape)),
         dbias_terms=case.sum_to_parameter(np.abs(dy)),
     )
 
@@ -130,6 +157,8 @@ class Operation:
     torch_name: str
     layouts: dict  # name -> another (sets, n) -> Case
     weight_offset: bool = False
+    smallest: int = 1  # elements of a set
+    per_set: bool = False  # weight and bias depend on the set, not on the place within it
     epsilon: Callable = lambda dtype: 1e-5  # the default eps for an element type
 
     def forward(self, x, case, **keywords):
@@ -161,6 +190,12 @@ class Operation:
         if self.torch_name == "rms_norm":
             y = function(x, *case.arguments, weight=weight, eps=eps)
             return y if bias is None else y + bias
+        if self.torch_name == "batch_norm":
+            return function(x, None, None, weight, bias, training=True, eps=eps)
+        if self.torch_name == "instance_norm":
+            return function(x, weight=weight, bias=bias, eps=eps)
+        if self.torch_name == "group_norm":
+            return function(x, case.options.get("g", case.arguments[0]), weight, bias, eps)
         return function(x, *case.arguments, weight=weight, bias=bias, eps=eps)
 
     def __str__(self):
@@ -225,4 +260,130 @@ RMS_NORM = Operation(
     weight_offset=True,
     epsilon=lambda dtype: 2.0**-52 if dtype == "float64" else 2.0**-23,
 )
-OPERATIONS = (LAYER_NORM, RMS_NORM)
+
+
+def _split(n):
+    """n as samples times space, both more than 1 where that goes."""
+    samples = next((d for d in (5, 3, 2, 17) if n % d == 0), 1)
+    return samples, n // samples
+
+
+def _channel_case(shape, axes, order, folded=(), channel=1, **others):
+    options = {} if channel == 1 else {"channel_axis": -1}
+    parameter_axis = channel % len(shape)
+    return Case(
+        shape=shape,
+        axes=axes,
+        parameter_axes=(parameter_axis,),
+        set_order=order,
+        folded=folded,
+        keeps_axes=False,
+        options=options | others.pop("options", {}),
+        **others,
+    )
+
+
+def over_batch(sets, n):
+    """BatchNorm: `sets` channels; n is samples times space."""
+    samples, space = _split(n)
+    training = {"training": True}
+    return _channel_case((samples, sets, space), (0, 2), (1, 0, 2), arguments=(None, None), options=training)
+
+
+def over_batch_last(sets, n):
+    samples, space = _split(n)
+    training = {"training": True}
+    return _channel_case(
+        (samples, space, sets), (0, 1), (2, 0, 1), channel=-1, arguments=(None, None), options=training
+    )
+
+
+def over_instances(sets, n):
+    """InstanceNorm: `sets` is samples times channels."""
+    channels = 3 if sets % 3 == 0 else sets
+    return _channel_case((sets // channels, channels, n), (2,), (0, 1, 2), arguments=())
+
+
+def over_instances_2d(sets, n):
+    channels, columns = 3 if sets % 3 == 0 else sets, 7 if n % 7 == 0 else 1
+    shape = (sets // channels, channels, n // columns, columns)
+    return _channel_case(shape, (2, 3), (0, 1, 2, 3), arguments=())
+
+
+def over_instances_last(sets, n):
+    channels = 3 if sets % 3 == 0 else sets
+    return _channel_case((sets // channels, n, channels), (1,), (0, 2, 1), channel=-1, arguments=())
+
+
+def _groups(sets, n):
+    """(samples, groups, channels of a group, space)."""
+    groups = 2 if sets % 2 == 0 else sets
+    within = 3 if n % 3 == 0 else 5 if n % 5 == 0 else 1
+    return sets // groups, groups, within, n // within
+
+
+def over_groups(sets, n):
+    """GroupNorm: `sets` is samples times groups, n channels of a group times space."""
+    samples, groups, within, space = _groups(sets, n)
+    folded = (samples, groups, within, space)
+    shape = (samples, groups * within, space)
+    return _channel_case(shape, (2, 3), (0, 1, 2, 3), folded, arguments=(groups,))
+
+
+def over_groups_last(sets, n):
+    samples, groups, within, space = _groups(sets, n)
+    folded = (samples, space, groups, within)
+    shape = (samples, space, groups * within)
+    return _channel_case(shape, (1, 3), (0, 2, 3, 1), folded, channel=-1, arguments=(groups,))
+
+
+def by_pattern(sets, n):
+    """norm: GroupNorm's geometry in its own words."""
+    samples, groups, within, space = _groups(sets, n)
+    return Case(
+        shape=(samples, groups * within, space),
+        arguments=("b (g [c]) [s]",),
+        axes=(2, 3),
+        parameter_axes=(1,),
+        folded=(samples, groups, within, space),
+        keeps_axes=False,
+        options={"g": groups},
+    )
+
+
+def by_pattern_moved(sets, n):
+    """The batch last and the group's channels behind the space."""
+    samples, groups, within, space = _groups(sets, n)
+    return Case(
+        shape=(space, groups * within, samples),
+        arguments=("[s] (g [c]) b",),
+        axes=(0, 2),
+        parameter_axes=(1,),
+        set_order=(3, 1, 2, 0),
+        folded=(space, groups, within, samples),
+        keeps_axes=False,
+        options={"g": groups},
+    )
+
+
+def _channels(name, make_case, layouts, **others):
+    return Operation(
+        name,
+        ("mean", "rstd"),
+        make_case,
+        centred=True,
+        torch_name=others.pop("torch_name", name),
+        layouts=layouts,
+        per_set=True,
+        **others,
+    )
+
+
+BATCH_NORM = _channels("batch_norm", over_batch, {"channels": over_batch_last}, smallest=2)
+INSTANCE_NORM = _channels(
+    "instance_norm", over_instances, {"2d": over_instances_2d, "channels": over_instances_last}
+)
+GROUP_NORM = _channels("group_norm", over_groups, {"channels": over_groups_last})
+NORM = _channels("norm", by_pattern, {"moved": by_pattern_moved}, torch_name="group_norm")
+ROW_OPERATIONS = (LAYER_NORM, RMS_NORM)
+OPERATIONS = (*ROW_OPERATIONS, BATCH_NORM, INSTANCE_NORM, GROUP_NORM, NORM)

@@ -13,8 +13,8 @@
 
 namespace normkit {
 
-struct BatchNormArgs : ChannelNormArgs {};
-struct BatchNormBackwardArgs : ChannelNormBackwardArgs {};
+struct BatchNormArgs : SetNormArgs {};
+struct BatchNormBackwardArgs : SetNormBackwardArgs {};
 
 NORMKIT_BEGIN_ENTRY_POINTS
 NORMKIT_DECLARE_OPERATION(batch_norm, ChannelsShape, BatchNormArgs)
@@ -30,22 +30,22 @@ namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
 inline size_t batch_norm_workspace_bytes(const ChannelsShape& shape, const BatchNormArgs& args) noexcept {
-  return detail::channels_forward_bytes(detail::ChannelSets::kBatch, shape, args);
+  return detail::sets_forward_bytes(detail::batch_sets(shape), args);
 }
 
 inline Status batch_norm_plan(const ChannelsShape& shape, const BatchNormArgs& args, Workspace workspace,
                               Plan* plan) noexcept {
-  return detail::channels_forward_plan(detail::ChannelSets::kBatch, shape, args, 1, workspace, plan);
+  return detail::sets_forward_plan(detail::kChannelKind, detail::batch_sets(shape), args, workspace, plan);
 }
 
 inline size_t batch_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                   const BatchNormBackwardArgs& args) noexcept {
-  return detail::channels_backward_bytes(detail::ChannelSets::kBatch, shape, args);
+  return detail::sets_backward_bytes(detail::batch_sets(shape), args);
 }
 
 inline Status batch_norm_backward_plan(const ChannelsShape& shape, const BatchNormBackwardArgs& args,
                                        Workspace workspace, Plan* plan) noexcept {
-  return detail::channels_backward_plan(detail::ChannelSets::kBatch, shape, args, 1, workspace, plan);
+  return detail::sets_backward_plan(detail::kChannelKind, detail::batch_sets(shape), args, workspace, plan);
 }
 
 NORMKIT_END_ENTRY_POINTS

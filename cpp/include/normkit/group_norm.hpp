@@ -13,10 +13,10 @@
 
 namespace normkit {
 
-struct GroupNormArgs : ChannelNormArgs {
+struct GroupNormArgs : SetNormArgs {
   int64_t groups = 1;  // divides C
 };
-struct GroupNormBackwardArgs : ChannelNormBackwardArgs {
+struct GroupNormBackwardArgs : SetNormBackwardArgs {
   int64_t groups = 1;
 };
 
@@ -33,25 +33,25 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t group_norm_workspace_bytes(const ChannelsShape& shape, const GroupNormArgs& args) noexcept {
-  return detail::channels_forward_bytes(detail::ChannelSets::kGroup, shape, args);
+inline size_t group_norm_workspace_bytes(const ChannelsShape&, const GroupNormArgs&) noexcept {
+  return 0;
 }
 
 inline Status group_norm_plan(const ChannelsShape& shape, const GroupNormArgs& args, Workspace workspace,
                               Plan* plan) noexcept {
-  return detail::channels_forward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace,
-                                       plan);
+  detail::GroupSets sets(shape, args.groups);
+  return detail::sets_forward_plan({}, sets.shape, sets.arranged(args), workspace, plan);
 }
 
 inline size_t group_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                   const GroupNormBackwardArgs& args) noexcept {
-  return detail::channels_backward_bytes(detail::ChannelSets::kGroup, shape, args);
+  return detail::sets_backward_bytes(detail::GroupSets(shape, args.groups).shape, args);
 }
 
 inline Status group_norm_backward_plan(const ChannelsShape& shape, const GroupNormBackwardArgs& args,
                                        Workspace workspace, Plan* plan) noexcept {
-  return detail::channels_backward_plan(detail::ChannelSets::kGroup, shape, args, args.groups, workspace,
-                                        plan);
+  detail::GroupSets sets(shape, args.groups);
+  return detail::sets_backward_plan({}, sets.shape, sets.arranged(args), workspace, plan);
 }
 
 NORMKIT_END_ENTRY_POINTS

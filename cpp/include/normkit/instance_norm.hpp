@@ -13,8 +13,8 @@
 
 namespace normkit {
 
-struct InstanceNormArgs : ChannelNormArgs {};
-struct InstanceNormBackwardArgs : ChannelNormBackwardArgs {};
+struct InstanceNormArgs : SetNormArgs {};
+struct InstanceNormBackwardArgs : SetNormBackwardArgs {};
 
 NORMKIT_BEGIN_ENTRY_POINTS
 NORMKIT_DECLARE_OPERATION(instance_norm, ChannelsShape, InstanceNormArgs)
@@ -31,22 +31,23 @@ NORMKIT_BEGIN_ENTRY_POINTS
 
 inline size_t instance_norm_workspace_bytes(const ChannelsShape& shape,
                                             const InstanceNormArgs& args) noexcept {
-  return detail::channels_forward_bytes(detail::ChannelSets::kInstance, shape, args);
+  return detail::sets_forward_bytes(detail::instance_sets(shape), args);
 }
 
 inline Status instance_norm_plan(const ChannelsShape& shape, const InstanceNormArgs& args,
                                  Workspace workspace, Plan* plan) noexcept {
-  return detail::channels_forward_plan(detail::ChannelSets::kInstance, shape, args, 1, workspace, plan);
+  return detail::sets_forward_plan(detail::kChannelKind, detail::instance_sets(shape), args, workspace, plan);
 }
 
 inline size_t instance_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                      const InstanceNormBackwardArgs& args) noexcept {
-  return detail::channels_backward_bytes(detail::ChannelSets::kInstance, shape, args);
+  return detail::sets_backward_bytes(detail::instance_sets(shape), args);
 }
 
 inline Status instance_norm_backward_plan(const ChannelsShape& shape, const InstanceNormBackwardArgs& args,
                                           Workspace workspace, Plan* plan) noexcept {
-  return detail::channels_backward_plan(detail::ChannelSets::kInstance, shape, args, 1, workspace, plan);
+  return detail::sets_backward_plan(detail::kChannelKind, detail::instance_sets(shape), args, workspace,
+                                    plan);
 }
 
 NORMKIT_END_ENTRY_POINTS

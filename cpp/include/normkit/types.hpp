@@ -19,7 +19,7 @@ enum class Status : int32_t {
   kInvalidShape,       // a negative size or rank, or an element count that does not fit int64
   kTooManyAxes,        // more than kMaxAxes axes are left after merging
   kInvalidDType,       // an element type that does not exist, or a combination that is not supported
-  kInvalidEps,         // eps (or weight_offset) is NaN
+  kInvalidEps,         // eps (or weight_offset, alpha, beta, k) is NaN or not supported
   kOverlap,            // an output overlaps itself, another output, or an input other than as the same view
   kMisaligned,         // a pointer is not a multiple of its element size
   kMissingStatistics,  // only one of mean and rstd was given
@@ -65,7 +65,7 @@ NORMKIT_INLINE constexpr int64_t size_of(DType dtype) noexcept {
 
 // Axes that an operand may have left after neighbouring axes that run through memory in one stride are
 // merged.
-constexpr int kMaxAxes = 5;
+constexpr int kMaxAxes = 6;
 // Axes that a caller may pass.
 constexpr int kMaxRank = 64;
 
@@ -123,11 +123,11 @@ inline const char* status_message(Status status) noexcept {
     case Status::kInvalidShape:
       return "a size or rank is negative or too large";
     case Status::kTooManyAxes:
-      return "more than 5 axes are left after merging";
+      return "more than 6 axes are left after merging";
     case Status::kInvalidDType:
       return "unsupported element type or combination of element types";
     case Status::kInvalidEps:
-      return "eps or weight_offset is NaN";
+      return "eps (or weight_offset, alpha, beta, k) is NaN or not supported";
     case Status::kOverlap:
       return "an output overlaps itself or partly overlaps another array";
     case Status::kMisaligned:

@@ -9,7 +9,37 @@
 array([2., 2., 2.], dtype=float32)
 """
 
+from .channels import (
+    AdaptiveInstanceNorm,
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    SwitchableNorm,
+)
+from .maps import DynamicTanh
 from .module import Module
 from .rows import LayerNorm, RMSNorm
+from .weights import WeightNorm
+from .window import LocalResponseNorm
 
-__all__ = ["LayerNorm", "Module", "RMSNorm"]
+__all__ = [
+    "AdaptiveInstanceNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "DynamicTanh",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LocalResponseNorm",
+    "Module",
+    "RMSNorm",
+    "SwitchableNorm",
+    "WeightNorm",
+]

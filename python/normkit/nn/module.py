@@ -27,6 +27,7 @@ class Module:
     """
 
     _parameters: ClassVar[tuple[str, ...]] = ()
+    _buffers: ClassVar[tuple[str, ...]] = ()  # state that is not learned: running statistics
 
     def __init__(self) -> None:
         self.training = True
@@ -83,11 +84,12 @@ class Module:
         return self.train(False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The parameters by torch's names: the arrays themselves, not copies."""
-        return {name: getattr(self, name) for name in self._parameters if getattr(self, name) is not None}
+        """Parameters and buffers by torch's names: the arrays themselves, not copies."""
+        names = self._parameters + self._buffers
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy values into the parameters, converting them to the parameters' dtype.
+        """Copy values into parameters and buffers, converting them to their dtype.
 
         All names and shapes are checked before anything is written. With ``strict``, missing and unknown
         names are a KeyError; a wrong shape is a ValueError always. Values may be anything that

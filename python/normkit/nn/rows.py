@@ -23,6 +23,7 @@ class LayerNorm(Module):
     """LayerNorm over the last axes; see :func:`normkit.functional.layer_norm`.
 
     Arguments, attributes and state as in ``torch.nn.LayerNorm``; ``dtype`` is that of the NumPy parameters.
+    ``LayerNorm(C, axis=1)`` normalizes NCHW over its channels.
     """
 
     _parameters = ("weight", "bias")
@@ -34,11 +35,13 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
         *,
+        axis: int | Sequence[int] | None = None,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
+        self.axis = axis
         self.elementwise_affine = elementwise_affine
         self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
         self.bias: Any = np.zeros(self.normalized_shape, dtype) if elementwise_affine and bias else None
@@ -46,15 +49,14 @@ class LayerNorm(Module):
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         arguments = (x, self.normalized_shape, self.weight, self.bias, self.eps)
         if not self.training:
-            return functional.layer_norm(*arguments, out=out), None
-        y, mean, rstd = functional.layer_norm(*arguments, return_stats=True, out=out)
+            return functional.layer_norm(*arguments, axis=self.axis, out=out), None
+        y, mean, rstd = functional.layer_norm(*arguments, axis=self.axis, return_stats=True, out=out)
         return y, (mean, rstd)
 
     def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:
         mean, rstd = saved
-        dx, dweight, dbias = functional.layer_norm_backward(
-            dy, x, self.normalized_shape, self.weight, self.bias, self.eps, mean=mean, rstd=rstd
-        )
+        arguments = (dy, x, self.normalized_shape, self.weight, self.bias, self.eps)
+        dx, dweight, dbias = functional.layer_norm_backward(*arguments, axis=self.axis, mean=mean, rstd=rstd)
         return dx, {"weight": dweight, "bias": dbias}
 
     def extra_repr(self) -> str:
@@ -76,24 +78,26 @@ class RMSNorm(Module):
         eps: float | None = None,
         elementwise_affine: bool = True,
         *,
+        axis: int | Sequence[int] | None = None,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
+        self.axis = axis
         self.elementwise_affine = elementwise_affine
         self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
 
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         arguments = (x, self.normalized_shape, self.weight, self.eps)
         if not self.training:
-            return functional.rms_norm(*arguments, out=out), None
-        y, rstd = functional.rms_norm(*arguments, return_stats=True, out=out)
+            return functional.rms_norm(*arguments, axis=self.axis, out=out), None
+        y, rstd = functional.rms_norm(*arguments, axis=self.axis, return_stats=True, out=out)
         return y, rstd
 
     def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:
         dx, dweight, _ = functional.rms_norm_backward(
-            dy, x, self.normalized_shape, self.weight, self.eps, rstd=saved
+            dy, x, self.normalized_shape, self.weight, self.eps, axis=self.axis, rstd=saved
         )
         return dx, {"weight": dweight}
 

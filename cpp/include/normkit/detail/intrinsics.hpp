@@ -30,6 +30,25 @@ NORMKIT_INLINE double square_root(double v) {
 #endif
 }
 
+NORMKIT_INLINE Vec16<double> square_root(const Vec16<double>& v) {
+  Vec16<double> r;
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] = _mm512_maskz_sqrt_pd(0xFF, v.part[i]);
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] = _mm256_sqrt_pd(v.part[i]);
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) r.part[i] = _mm_sqrt_pd(v.part[i]);
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 8; ++i) r.part[i] = vsqrtq_f64(v.part[i]);
+#else
+  double values[kVecLanes];
+  v.store(values);
+  for (int i = 0; i < kVecLanes; ++i) values[i] = square_root(values[i]);
+  r = Vec16<double>::load(values);
+#endif
+  return r;
+}
+
 // 16 floats as doubles. (GCC 12 takes a vector conversion to pieces.)
 NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   Vec16<double> r;

@@ -105,34 +105,6 @@ class MapAxes {
   int64_t size_[kMaxRank], contiguous_[kMaxRank], ordered_[kMaxRank];
 };
 
-inline PhaseFunction dynamic_tanh_function(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return &dynamic_tanh_phase<float>;
-    case DType::kF64:
-      return &dynamic_tanh_phase<double>;
-    case DType::kF16:
-      return &dynamic_tanh_phase<Float16>;
-    case DType::kBF16:
-      return &dynamic_tanh_phase<BFloat16>;
-  }
-  return nullptr;
-}
-
-inline PhaseFunction map_backward_function(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return &map_backward_phase<float>;
-    case DType::kF64:
-      return &map_backward_phase<double>;
-    case DType::kF16:
-      return &map_backward_phase<Float16>;
-    case DType::kBF16:
-      return &map_backward_phase<BFloat16>;
-  }
-  return nullptr;
-}
-
 inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& args, Plan* plan) {
   MapForward p;
   ArgumentChecker check;
@@ -158,7 +130,7 @@ inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& arg
   p.blocks = divide_up(p.n, p.block);
   plan->phase_count = 1;
   plan->phases[0] = {axes.elements() / p.n * p.blocks, kMapWork * 2 * p.block * p.x.bytes(),
-                     dynamic_tanh_function(p.x.dtype)};
+                     NORMKIT_PHASE_FUNCTIONS(dynamic_tanh_phase)[p.x.dtype]};
   set_state(plan, p);
   return Status::kOk;
 }
@@ -246,7 +218,7 @@ inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackward
   if (axes.elements() > 0 && (sums || p.dx))
     plan->phases[phases++] = {p.groups * (p.columns ? p.strips : p.channels),
                               kMapWork * 3 * task_rows * (p.columns ? p.strip : 1) * element,
-                              map_backward_function(args.x.dtype)};
+                              NORMKIT_PHASE_FUNCTIONS(map_backward_phase)[args.x.dtype]};
   if (sums && p.channels > 0)
     plan->phases[phases++] = {divide_up(p.channels, kColumnTask), 24 * kColumnTask * (p.groups + 1),
                               &map_add_groups_phase};

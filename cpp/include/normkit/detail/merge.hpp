@@ -74,6 +74,28 @@ class MergeTree {
     level_[rank] = partial;
   }
 
+  // A partial of 2^rank blocks. Smaller ones that came before merge into it first.
+  NORMKIT_INLINE void push(Partial partial, int rank) {
+    for (int r = 0; r < rank; ++r)
+      if ((filled_ >> r) & 1u) partial = merge(level_[r], partial);
+    for (; (filled_ >> rank) & 1u; ++rank) partial = merge(level_[rank], partial);
+    filled_ = ((filled_ >> rank) | 1u) << rank;
+    level_[rank] = partial;
+  }
+
+  // The tree as memory: level k, if bit k of `filled` is set, at levels + k kDoubles.
+  static constexpr int kDoubles = static_cast<int>(sizeof(Partial) / sizeof(double));
+  NORMKIT_INLINE uint64_t filled() const { return filled_; }
+  inline void load(uint64_t filled, const double* levels) {
+    filled_ = filled;
+    for (int k = 0; filled >> k; ++k)
+      if ((filled >> k) & 1u) memcpy(&level_[k], levels + k * kDoubles, sizeof(Partial));
+  }
+  inline void save(double* levels) const {
+    for (int k = 0; filled_ >> k; ++k)
+      if ((filled_ >> k) & 1u) memcpy(levels + k * kDoubles, &level_[k], sizeof(Partial));
+  }
+
   // At least one partial was pushed.
   NORMKIT_INLINE Partial finish() const {
     int rank = 0;

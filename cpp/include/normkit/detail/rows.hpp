@@ -8,33 +8,21 @@
 #ifndef NORMKIT_DETAIL_ROWS_HPP_
 #define NORMKIT_DETAIL_ROWS_HPP_
 
-#include "normkit/detail/apply.hpp"
 #include "normkit/detail/config.hpp"
-#include "normkit/detail/geometry.hpp"
 #include "normkit/detail/grad_sums.hpp"
-#include "normkit/detail/intrinsics.hpp"
-#include "normkit/detail/merge.hpp"
-#include "normkit/detail/reduce.hpp"
+#include "normkit/detail/statistics.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
 
-// What forward and backward have in common.
-struct RowsProblem {
-  int64_t rows = 0, n = 0;
-  int64_t run = 0;      // blocks are cut from runs: see Blocks
-  int32_t block = 0;    // longest_block(run)
-  int64_t segment = 0;  // weight and bias are one number for each `segment` elements; 0: for each element
-  double eps = 0.0;
-  double weight_offset = 0.0;
-  bool centred = true;          // false: RMSNorm
-  bool given = false;           // mean and rstd are inputs, not statistics of x
-  bool given_variance = false;  // what is called rstd is a variance
-  Operand x, weight, mean, rstd;
+// var is biased.
+struct RowMoments {
+  double mean, mean_low, var;
 };
 
 struct RowsForward : RowsProblem {
-  Operand y, bias;
-  double* moments = nullptr;  // (mean, biased variance) of each row, for the running statistics
+  Operand y, bias;                                   // without y: statistics only
+  double missing_weight = 1.0, missing_bias = -0.0;  // what an absent one counts as; these change no bit
+  RowMoments* moments = nullptr;                     // of each row, where a later phase wants them
   int32_t tile_rows = 1;
   bool stream = false;  // write y past the cache
 };
@@ -49,179 +37,10 @@ struct RowsBackward : RowsProblem {
   // Sets whose weight is one number per channel: a set is `segments` channels of n / segments elements.
   int64_t segments = 0, segment_run = 0, samples = 0, channels = 0;
   Sums* channel_sums = nullptr;  // [samples, channels]; null as above
+  // Sums of larger sets that these are parts of, and their number of elements; or absent.
+  Operand sum_dy, sum_dy_xhat;
+  int64_t whole = 0;
 };
-
-NORMKIT_INLINE int longest_block(int64_t run) {
-  return run <= 0 ? 0 : run >= kBlock ? kBlock : static_cast<int>(kBlock / run * run);
-}
-
-// The blocks of a set of n elements: runs longer than a block are cut from their start, shorter ones packed
-// whole.
-struct Blocks {
-  int64_t n, run, begin = 0;
-  int longest, length;
-
-  NORMKIT_INLINE Blocks(int64_t n_, int64_t run_, int longest_) : n(n_), run(run_), longest(longest_) {
-    measure();
-  }
-  NORMKIT_INLINE explicit Blocks(const RowsProblem& p) : Blocks(p.n, p.run, p.block) {}
-
-  // For elementwise work, which may be cut anywhere: within segments, so that weight and bias are one number.
-  static NORMKIT_INLINE Blocks apply(const RowsProblem& p) {
-    if (p.segment < kLanes) return Blocks(p);
-    return Blocks(p.n, p.segment, p.segment < kBlock ? static_cast<int>(p.segment) : kBlock);
-  }
-  NORMKIT_INLINE bool more() const { return begin < n; }
-  NORMKIT_INLINE bool only_one() const { return length == n; }
-  NORMKIT_INLINE void next() {
-    begin += length;
-    measure();
-  }
-
- private:
-  NORMKIT_INLINE void measure() {
-    const int64_t left = longest <= run && run < n ? run - begin % run : n - begin;
-    length = left < longest ? static_cast<int>(left) : longest;
-  }
-};
-
-// ---- statistics of a row ----
-
-// Before the last rounding. var is biased. `scale`: the power of two that the statistics' x was multiplied by
-// (double elements only).
-struct RowStatistics {
-  double mean, mean_low, var, rstd, scale;
-};
-
-NORMKIT_INLINE RowStatistics statistics_from(double mean, double mean_low, double sum_of_squares, double n,
-                                             double eps, double scale) {
-  const double raw = sum_of_squares / n, var = raw < 0.0 ? 0.0 : raw;
-  return {mean, mean_low, var, 1.0 / square_root(var + eps), scale};
-}
-
-constexpr int kMaxTileRows = 8;
-
-// Block by block over the rows of a tile, so that one row's folds and divisions wait behind another's sweeps.
-template <typename T>
-NORMKIT_NOINLINE void centred_statistics(const RowsProblem& p, const T* const* row, int count, T* buffer,
-                                         RowStatistics* statistics) {
-  using C = Compute<T>;
-  Moments<C> moments[kMaxTileRows];
-  MergeTree<Moments<C>> tree[kMaxTileRows];
-  const bool one_block = Blocks(p).only_one();
-  for (Blocks b(p); b.more(); b.next()) {
-    const T* x[kMaxTileRows];
-    DoublePair sum[kMaxTileRows];
-    for (int r = 0; r < count; ++r) {
-      x[r] = block_of(p.x, row[r], b.begin, b.length, buffer);
-      sum[r] = block_sum(x[r], b.length);
-    }
-    for (int r = 0; r < count; ++r) {
-      moments[r] = block_moments(x[r], b.length, sum[r]);
-      if (!one_block) tree[r].push(moments[r]);
-    }
-  }
-  for (int r = 0; r < count; ++r) {
-    const Moments<C> m = one_block ? moments[r] : tree[r].finish();
-    statistics[r] = statistics_from(m.mean, m.mean_low, m.m2, static_cast<double>(p.n), p.eps, 1.0);
-  }
-}
-
-template <typename T>
-NORMKIT_NOINLINE void square_statistics(const RowsProblem& p, const T* const* row, int count, T* buffer,
-                                        RowStatistics* statistics) {
-  double squares[kMaxTileRows];
-  for (int r = 0; r < count; ++r) {
-    MergeTree<Sums> tree;
-    for (Blocks b(p); b.more(); b.next())
-      tree.push({block_sum_of_squares(block_of(p.x, row[r], b.begin, b.length, buffer), b.length), 0.0});
-    squares[r] = tree.finish().first;
-  }
-  for (int r = 0; r < count; ++r)
-    statistics[r] = statistics_from(0.0, 0.0, squares[r], static_cast<double>(p.n), p.eps, 1.0);
-}
-
-// A power of two that takes a positive double near 1, as far as one can: at most 2^1000.
-NORMKIT_INLINE double inverse_power_of_two(double v) {
-  double scale = 1.0;
-  for (; v < 0x1p-100 && scale < 0x1p1000; v *= 0x1p100) scale *= 0x1p100;
-  for (; v > 0x1p100; v *= 0x1p-100) scale *= 0x1p-100;
-  return scale;
-}
-
-// Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by
-// a power of two. Everything else returns the statistics unchanged.
-inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, const double* row,
-                                                          double* buffer, RowStatistics plain) {
-  double largest = 0.0;
-  for (Blocks b(p); b.more(); b.next()) {
-    const double* x = block_of(p.x, row, b.begin, b.length, buffer);
-    for (int j = 0; j < b.length; ++j) {
-      const double magnitude = x[j] < 0.0 ? -x[j] : x[j];
-      if (!(magnitude <= largest)) largest = magnitude;
-    }
-  }
-  if (!is_finite(largest) || largest == 0.0 || !is_finite(p.eps)) return plain;
-  const double root = square_root(p.eps);  // where eps is larger than the squares, it sets the scale
-  const double scale = inverse_power_of_two(root > largest ? root : largest);
-  if (scale == 1.0) return plain;
-  MergeTree<Moments<double>> moments;
-  MergeTree<Sums> squares;
-  alignas(64) double scaled[kBlock];
-  for (Blocks b(p); b.more(); b.next()) {
-    const double* x = block_of(p.x, row, b.begin, b.length, buffer);
-    for (int j = 0; j < b.length; ++j) scaled[j] = x[j] * scale;
-    if (p.centred)
-      moments.push(block_moments(scaled, b.length, block_sum(scaled, b.length)));
-    else
-      squares.push({block_sum_of_squares(scaled, b.length), 0.0});
-  }
-  const Moments<double> m =
-      p.centred ? moments.finish() : Moments<double>{0.0, 0.0, 0.0, squares.finish().first};
-  return statistics_from(m.mean, m.mean_low, m.m2, static_cast<double>(p.n), p.eps * scale * scale, scale);
-}
-
-// A row as it is applied: in C, or element by element in double where the statistics left C's range.
-template <typename C>
-struct Row {
-  RowScale<C> scale;
-  WideRow<C> wide;
-  bool is_wide;
-};
-
-NORMKIT_INLINE bool in_float_range(double mean, double rstd) {
-  return rstd >= 0x1p-100 && rstd <= 0x1p100 && mean > -0x1p100 && mean < 0x1p100;
-}
-
-NORMKIT_INLINE Row<float> row_from(const RowStatistics& s, float) {
-  const float hi = static_cast<float>(s.mean);
-  return {{hi, static_cast<float>(s.mean - static_cast<double>(hi)), static_cast<float>(s.rstd)},
-          {s.mean, 0.0, s.rstd, 1.0},
-          !in_float_range(s.mean, s.rstd)};
-}
-NORMKIT_INLINE Row<double> row_from(const RowStatistics& s, double) {
-  return {{s.mean, s.mean_low, s.rstd}, {s.mean, s.mean_low, s.rstd, s.scale}, s.scale != 1.0};
-}
-
-// Statistics of up to kMaxTileRows rows. A gathered row has the buffer to itself, so those go one by one.
-template <typename T>
-NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, int count, T* buffer,
-                                   RowStatistics* statistics) {
-  const int step = p.x.inner.contiguous() ? count : 1;
-  for (int r = 0; r < count; r += step) {
-    if (p.centred)
-      centred_statistics(p, row + r, step, buffer, statistics + r);
-    else
-      square_statistics(p, row + r, step, buffer, statistics + r);
-  }
-  if constexpr (sizeof(T) == sizeof(double)) {
-    // rstd^-2 is the variance plus eps: in this range no square overflowed, and one that vanished does not
-    // count.
-    for (int r = 0; r < count; ++r)
-      if (!(statistics[r].rstd >= 0x1p-400 && statistics[r].rstd <= 0x1p400))
-        statistics[r] = rescaled_statistics(p, row[r], buffer, statistics[r]);
-  }
-}
 
 // ---- parameters ----
 
@@ -333,11 +152,14 @@ NORMKIT_INLINE void write_number(const Operand& operand, int64_t at, double valu
   }
 }
 
-// Statistics that the caller gave for a row: saved ones, or a mean and a variance.
+// Statistics that the caller gave for a row (saved ones, or a mean and a variance), or an earlier phase.
 NORMKIT_INLINE RowStatistics given_statistics(const RowsProblem& p, int64_t r) {
+  if (p.ready != nullptr) return p.ready[r];
   const double mean = p.mean ? read_number(p.mean, p.mean.outer.offset(r)) : 0.0;
   const double second = read_number(p.rstd, p.rstd.outer.offset(r));
-  return {mean, 0.0, 0.0, p.given_variance ? 1.0 / square_root(second + p.eps) : second, 1.0};
+  return {mean, 0.0,
+          0.0,  p.given_variance ? 1.0 / square_root(second + p.eps) : second,
+          1.0,  static_cast<double>(p.n)};
 }
 
 // ---- forward ----
@@ -359,8 +181,7 @@ inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
   if (p.moments != nullptr) {
-    p.moments[2 * r] = s.mean / s.scale;
-    p.moments[2 * r + 1] = s.var / s.scale / s.scale;
+    p.moments[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var / s.scale / s.scale};
   }
 }
 
@@ -369,8 +190,9 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   using C = Compute<T>;
   alignas(64) T x_buffer[kBlock];
   alignas(64) T y_buffer[kBlock];
-  ParameterReader<C> weight(p.weight, p.weight_offset, C(1));
-  ParameterReader<C> bias(p.bias, 0.0, C(-0.0));
+  ParameterReader<C> weight(p.weight, p.weight_offset, static_cast<C>(p.missing_weight));
+  ParameterReader<C> bias(p.bias, 0.0, static_cast<C>(p.missing_bias));
+  const bool exact = p.statistic == Statistic::kRange;
   const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
   const int64_t ahead =
       p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
@@ -383,14 +205,15 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
     RowStatistics statistics[kMaxTileRows];
     for (int r = 0; r < count; ++r) {
       x_row[r] = p.x.template row<const T>(first + r);
-      y_row[r] = p.y.template row<T>(first + r);
+      y_row[r] = p.y ? p.y.template row<T>(first + r) : nullptr;
       if (p.given) statistics[r] = given_statistics(p, first + r);
     }
     if (!p.given) row_statistics(p, x_row, count, x_buffer, statistics);
     for (int r = 0; r < count; ++r) {
-      row[r] = row_from(statistics[r], C());
+      row[r] = row_from(statistics[r], exact, C());
       if (!p.given) save_statistics(p, first + r, statistics[r]);
     }
+    if (!p.y) continue;
     for (Blocks block = Blocks::apply(p); block.more(); block.next()) {
       const int length = block.length;
       Parameter<C> w, b;

@@ -19,9 +19,10 @@ NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const 
     if (p.rstd)
       s = given_statistics(p, first + r);
     else
-      s = {statistics[r].mean / statistics[r].scale, 0.0, 0.0, statistics[r].rstd * statistics[r].scale, 1.0};
+      s = {statistics[r].mean / statistics[r].scale, 0.0, statistics[r].var / statistics[r].scale,
+           statistics[r].rstd * statistics[r].scale, 1.0, statistics[r].count};
     if constexpr (sizeof(T) == sizeof(double)) {
-      if (p.centred && !p.given) {
+      if (p.centred() && !p.given && !p.sum_dy) {  // of larger sets the mean is not x's
         MergeTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
           const T* x = block_of(p.x, x_row[r], b.begin, b.length, buffer);
@@ -30,7 +31,7 @@ NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const 
         s.mean_low = tree.finish().first / static_cast<double>(p.n);
       }
     }
-    row[r] = row_from(s, Compute<T>());
+    row[r] = row_from(s, false, Compute<T>());
   }
 }
 
@@ -41,26 +42,28 @@ struct RowGrad {
   bool is_wide;
 };
 
+// `overflows` is set where the terms leave float's range: dx is then applied in double.
 template <typename T>
 NORMKIT_INLINE Sums grad_sums(const T* dy, const T* x, int n, const Row<Compute<T>>& row,
-                              Parameter<Compute<T>> weight) {
+                              Parameter<Compute<T>> weight, bool& overflows) {
   if (NORMKIT_LIKELY(!row.is_wide)) {
     const Pair<Compute<T>> s = block_grad_sums(dy, x, n, row.scale, weight);
     const Sums sums{static_cast<double>(s.first), static_cast<double>(s.second)};
     if (sizeof(Compute<T>) == sizeof(double) ||
         NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
       return sums;
+    overflows = true;
   }
   return wide_block_grad_sums(dy, x, n, row.wide, weight);
 }
 
 template <typename C>
-NORMKIT_INLINE RowGrad<C> row_grad(Sums sums, int64_t n, bool centred, bool row_is_wide) {
-  const double mean_g = centred ? sums.first / static_cast<double>(n) : 0.0;
-  const double mean_gxhat = sums.second / static_cast<double>(n);
+NORMKIT_INLINE RowGrad<C> row_grad(const RowsProblem& p, const Row<C>& row, Sums sums, bool overflows) {
+  const double mean_g = p.centred() ? sums.first / row.count : 0.0;
+  const double mean_gxhat = sums.second / row.count;
   const bool in_range =
       mean_g > -0x1p100 && mean_g < 0x1p100 && mean_gxhat > -0x1p100 && mean_gxhat < 0x1p100;
-  return {mean_g, mean_gxhat, row_is_wide || (sizeof(C) == sizeof(float) && !in_range)};
+  return {mean_g, mean_gxhat, row.is_wide || (sizeof(C) == sizeof(float) && (overflows || !in_range))};
 }
 
 // Sums of one group's panels. A line holds dweight, then dbias, each padded to whole vectors; scratch holds a
@@ -128,6 +131,19 @@ NORMKIT_NOINLINE void add_columns(const RowsBackward& p, const TileRows<T>& tile
   }
 }
 
+// dx = (g - dN/dx sum(g xhat)) rstd for a norm N of an order other than 2, in double.
+template <typename T>
+NORMKIT_NOINLINE void norm_grad_block(const RowsBackward& p, const T* dy, const T* x, T* dx, int n,
+                                      const Row<Compute<T>>& row, double mean_gxhat,
+                                      Parameter<Compute<T>> weight) {
+  for (int i = 0; i < n; ++i) {
+    const double g = read<double>(dy + i) * static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
+    const double v = read<double>(x + i);
+    const double slope = norm_slope(p.power, v, wide_normalized(v, row.wide), row.norm);
+    write(dx + i, (g - slope * mean_gxhat) * row.wide.rstd);
+  }
+}
+
 // dx of one row, block by block.
 template <typename T>
 NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row, const T* x_row,
@@ -144,12 +160,15 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
     T* dx = straight != nullptr ? straight : buffers.dx;
     const Parameter<C> w = weight.block(r, b.begin, b.length);
     if (p.given) {  // constants: dx = dy rstd weight, and x plays no part
-      const Row<C> row_of_dy = {{C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, 1.0}, row.is_wide};
+      const Row<C> row_of_dy = {
+          {C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, 1.0}, row.is_wide, 1.0, 0.0};
       forward_block(row_of_dy, dy, dx, b.length, false, w, {no_bias, 0}, 0);
       if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
       continue;
     }
-    if (NORMKIT_LIKELY(!grad.is_wide))
+    if (p.statistic == Statistic::kNorm && p.power != 2.0)
+      norm_grad_block(p, dy, x, dx, b.length, row, grad.mean_gxhat, w);
+    else if (NORMKIT_LIKELY(!grad.is_wide))
       apply_grad_block(dy, x, dx, b.length, row.scale, static_cast<C>(grad.mean_g),
                        static_cast<C>(grad.mean_gxhat), w);
     else
@@ -183,14 +202,16 @@ NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int co
   RowGrad<C> grad[kTileRows];
   if (p.dx) {
     MergeTree<Sums> tree[kTileRows];
+    bool overflows[kTileRows] = {};
     for (Blocks b(p); b.more(); b.next()) {
       for (int r = 0; r < count; ++r) {
         const T* x = block_of(p.x, tile.x[r], b.begin, b.length, buffers.x);
         const T* dy = block_of(p.dy, tile.dy[r], b.begin, b.length, buffers.dy);
-        tree[r].push(grad_sums(dy, x, b.length, row[r], weight.block(first + r, b.begin, b.length)));
+        tree[r].push(
+            grad_sums(dy, x, b.length, row[r], weight.block(first + r, b.begin, b.length), overflows[r]));
       }
     }
-    for (int r = 0; r < count; ++r) grad[r] = row_grad<C>(tree[r].finish(), p.n, p.centred, row[r].is_wide);
+    for (int r = 0; r < count; ++r) grad[r] = row_grad<C>(p, row[r], tree[r].finish(), overflows[r]);
   }
   if (sums != nullptr) add_columns(p, tile, buffers, *sums);
   if (p.dx)
@@ -299,21 +320,28 @@ NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_
     Row<C> row;
     backward_rows(p, r, &x_row, 1, buffers.x, &row);
     Sums total{0.0, 0.0};
+    bool overflows = false;
+    if (p.sum_dy) row.count = static_cast<double>(p.whole);
     for (int64_t s = 0; s < p.segments; ++s) {
+      const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
+      if (p.sum_dy) {
+        total = {total.first + w * read_number(p.sum_dy, p.sum_dy.outer.offset(r)),
+                 total.second + w * read_number(p.sum_dy_xhat, p.sum_dy_xhat.outer.offset(r))};
+        continue;
+      }
       MergeTree<Sums> tree;
       for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
         const int64_t at = s * segment + b.begin;
         const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
         const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
-        tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length)));
+        tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows));
       }
       const Sums sums = tree.finish();
       if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
-      const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
       total = {total.first + w * sums.first, total.second + w * sums.second};
     }
     if (!p.dx) continue;
-    write_dx(p, r, dy_row, x_row, row, row_grad<C>(total, p.n, true, row.is_wide), weight, buffers);
+    write_dx(p, r, dy_row, x_row, row, row_grad<C>(p, row, total, overflows), weight, buffers);
   }
 }
 

@@ -153,47 +153,17 @@ NORMKIT_INLINE int64_t divide_up(int64_t a, int64_t b) {
 
 using PhaseFunction = void (*)(const void* state, int64_t begin, int64_t end);
 
-inline PhaseFunction forward_function(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return &forward_phase<float>;
-    case DType::kF64:
-      return &forward_phase<double>;
-    case DType::kF16:
-      return &forward_phase<Float16>;
-    case DType::kBF16:
-      return &forward_phase<BFloat16>;
+// One function for each element type, in DType's order.
+struct PhaseFunctions {
+  PhaseFunction of[4];
+  inline PhaseFunction operator[](DType dtype) const { return of[static_cast<int32_t>(dtype)]; }
+};
+#define NORMKIT_PHASE_FUNCTIONS(name)                              \
+  PhaseFunctions {                                                 \
+    {                                                              \
+      &name<float>, &name<double>, &name<Float16>, &name<BFloat16> \
+    }                                                              \
   }
-  return nullptr;
-}
-
-inline PhaseFunction backward_function(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return &backward_groups_phase<float>;
-    case DType::kF64:
-      return &backward_groups_phase<double>;
-    case DType::kF16:
-      return &backward_groups_phase<Float16>;
-    case DType::kBF16:
-      return &backward_groups_phase<BFloat16>;
-  }
-  return nullptr;
-}
-
-inline PhaseFunction backward_sets_function(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return &backward_sets_phase<float>;
-    case DType::kF64:
-      return &backward_sets_phase<double>;
-    case DType::kF16:
-      return &backward_sets_phase<Float16>;
-    case DType::kBF16:
-      return &backward_sets_phase<BFloat16>;
-  }
-  return nullptr;
-}
 
 template <typename State>
 inline void set_state(Plan* plan, const State& state) {
@@ -201,25 +171,47 @@ inline void set_state(Plan* plan, const State& state) {
   memcpy(plan->state, &state, sizeof(state));
 }
 
+// The statistics of rows without elements.
+inline void empty_rows_phase(const void* state, int64_t begin, int64_t end) {
+  const RowsForward& p = *static_cast<const RowsForward*>(state);
+  for (int64_t r = begin; r < end; ++r) {
+    if (p.mean) write_number(p.mean, p.mean.outer.offset(r), __builtin_nan(""));
+    if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), __builtin_nan(""));
+  }
+}
+
+// Of rows with elements.
+inline void choose_tiles(RowsForward& p) {
+  const int64_t row_bytes = p.n * p.x.bytes(), fitting = kTileBytes / row_bytes;
+  p.tile_rows = static_cast<int32_t>(fitting < 1 ? 1 : fitting > kMaxTileRows ? kMaxTileRows : fitting);
+  p.stream = p.y && p.y.inner.contiguous() && row_bytes >= 256 && p.rows >= kStreamBytes / row_bytes;
+}
+inline int64_t tiles(const RowsForward& p) {
+  return divide_up(p.rows, p.tile_rows);
+}
+
 inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   plan->phase_count = 0;
-  const int64_t element = p.x.bytes();
   if (p.rows == 0) return;
   if (p.n == 0) {  // no elements: statistics of an empty set, unless they are given
-    if (p.given) return;
-    for (int64_t r = 0; (p.mean || p.rstd) && r < p.rows; ++r) {
-      if (p.mean) write_number(p.mean, p.mean.outer.offset(r), __builtin_nan(""));
-      if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), __builtin_nan(""));
-    }
+    if (p.given || (!p.mean && !p.rstd)) return;
+    plan->phase_count = 1;
+    plan->phases[0] = {p.rows, 16, &empty_rows_phase};
+    set_state(plan, p);
     return;
   }
-  const int64_t fitting = kTileBytes / (p.n * element);
-  p.tile_rows = static_cast<int32_t>(fitting < 1 ? 1 : fitting > kMaxTileRows ? kMaxTileRows : fitting);
-  p.stream = p.y.inner.contiguous() && p.n * element >= 256 && p.rows >= kStreamBytes / (p.n * element);
+  choose_tiles(p);
   plan->phase_count = 1;
-  plan->phases[0] = {divide_up(p.rows, p.tile_rows), 2 * p.tile_rows * p.n * element,
-                     forward_function(p.x.dtype)};
+  plan->phases[0] = {tiles(p), 2 * p.tile_rows * p.n * p.x.bytes(),
+                     NORMKIT_PHASE_FUNCTIONS(forward_phase)[p.x.dtype]};
   set_state(plan, p);
+}
+
+// The workspace's first whole 64-byte line, or null where less than `needed` bytes follow.
+inline char* aligned_scratch(const Workspace& workspace, size_t needed) {
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(workspace.data) + 63) / 64 * 64;
+  return workspace.data == nullptr || workspace.bytes < needed + 64 ? nullptr
+                                                                    : reinterpret_cast<char*>(start);
 }
 
 // Chooses how many panels make up a group: one where the scratch allows it, so that there is work for every
@@ -245,17 +237,15 @@ inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_p
   if (p.n == 0) return Status::kOk;
   choose_groups(p, wants_parameters, elements);
   if (wants_parameters) {
-    const uintptr_t start = (reinterpret_cast<uintptr_t>(workspace.data) + 63) / 64 * 64;
     const size_t needed = static_cast<size_t>(p.groups * p.group_bytes);
-    if (needed > 0 && (workspace.data == nullptr || workspace.bytes < needed + 64))
-      return Status::kWorkspaceTooSmall;
-    p.scratch = needed > 0 ? reinterpret_cast<char*>(start) : nullptr;
+    p.scratch = needed > 0 ? aligned_scratch(workspace, needed) : nullptr;
+    if (needed > 0 && p.scratch == nullptr) return Status::kWorkspaceTooSmall;
   }
   int phases = 0;
   const int64_t element = size_of(elements);
   if (p.groups > 0)
     plan->phases[phases++] = {p.groups, 3 * p.group_panels * kPanelRows * p.n * element,
-                              backward_function(elements)};
+                              NORMKIT_PHASE_FUNCTIONS(backward_groups_phase)[elements]};
   if (wants_parameters)
     plan->phases[phases++] = {divide_up(p.n, kColumnTask), 16 * kColumnTask * (p.groups + 1),
                               elements == DType::kF64 ? &add_groups_phase<double> : &add_groups_phase<float>};
@@ -277,7 +267,7 @@ inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool c
   RowsForward p;
   ArgumentChecker check;
   const RowsAxes axes(shape, &p, check);
-  p.centred = centred;
+  p.statistic = centred ? Statistic::kMoments : Statistic::kMeanSquare;
   p.eps = args.eps;
   p.weight_offset = weight_offset;
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
@@ -304,7 +294,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   RowsBackward p;
   ArgumentChecker check;
   const RowsAxes axes(shape, &p, check);
-  p.centred = centred;
+  p.statistic = centred ? Statistic::kMoments : Statistic::kMeanSquare;
   p.eps = args.eps;
   p.weight_offset = weight_offset;
   p.accumulate = args.accumulate;

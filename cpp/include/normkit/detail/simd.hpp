@@ -70,6 +70,7 @@ struct Vec16 {
 NORMKIT_VEC16_OPERATOR(+)
 NORMKIT_VEC16_OPERATOR(-)
 NORMKIT_VEC16_OPERATOR(*)
+NORMKIT_VEC16_OPERATOR(/)
 #undef NORMKIT_VEC16_OPERATOR
 
 // NaN becomes the canonical quiet NaN; everything else passes.

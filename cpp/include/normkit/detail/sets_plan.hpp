@@ -1,0 +1,336 @@
+// Norms over sets: from arguments to a Plan.
+//
+// Any sets of any layout become rows of rows.hpp: the kept axes enumerate the rows, the normalized ones a
+// row's elements, and parameters have stride 0 where they do not vary.
+#ifndef NORMKIT_DETAIL_SETS_PLAN_HPP_
+#define NORMKIT_DETAIL_SETS_PLAN_HPP_
+
+#include "normkit/detail/rows_plan.hpp"
+#include "normkit/sets.hpp"
+
+NORMKIT_BEGIN_NAMESPACE
+
+// The loop axes, in the order: kept ones without parameters, kept ones with, normalized ones with, the rest.
+class SetAxes {
+ public:
+  inline SetAxes(const SetsShape& shape, RowsProblem* p, ArgumentChecker& check) : shape_(shape) {
+    if (shape.rank < 0 || shape.rank > kMaxRank || (shape.size == nullptr && shape.rank > 0) ||
+        checked_product(shape.size, shape.rank) < 0 || shape.run_axes < 0) {
+      check.fail(Status::kInvalidShape);
+      return;
+    }
+    const uint64_t normalized = shape.normalized, affine = shape.affine;
+    add(~normalized & ~affine);
+    kept_plain_ = count_;
+    add(~normalized & affine);
+    outer_ = count_;
+    add(normalized & affine);
+    affine_end_ = count_;
+    add(normalized & ~affine);
+    p->rows = product(0, outer_);
+    p->n = product(outer_, count_);
+    const bool varies_within = affine_end_ > outer_;
+    const int run_axes = shape.run_axes < count_ - outer_ ? shape.run_axes : count_ - outer_;
+    p->run = run_axes == 0 || varies_within ? p->n : product(count_ - run_axes, count_);
+    p->block = longest_block(p->run);
+    p->segment = varies_within ? segment() : 0;
+  }
+
+  inline AxesShape elements() const { return {outer_, count_ - outer_, size_}; }
+  inline AxesShape sets() const { return {outer_, 0, size_}; }
+  // Numbered as the elements are.
+  inline AxesShape parameters() const { return {0, affine_end_ - kept_plain_, size_ + kept_plain_}; }
+  inline AxesShape channels() const { return {0, outer_ - kept_plain_, size_ + kept_plain_}; }
+  inline int64_t channel_count() const { return product(kept_plain_, outer_); }
+  // Elements of a set that share a weight, if they lie side by side in its numbering.
+  inline int64_t segment() const { return product(affine_end_, count_); }
+  inline int64_t segments() const { return product(outer_, affine_end_); }
+  // Weight and bias vary within the sets only, as LayerNorm's: their gradients are sums over rows.
+  inline bool parameters_are_columns() const {
+    return affine_end_ == count_ && affine_end_ > outer_ && kept_plain_ == outer_;
+  }
+
+  // Strides on the loop axes of an operand that has the axes in `mask`; `given` holds one for each of these,
+  // in the shape's order (null: C-contiguous). Valid until the next call.
+  inline const int64_t* strides(uint64_t mask, const int64_t* given) {
+    int64_t of_axis[kMaxRank] = {};
+    int64_t step = 1;
+    int k = bits_below(mask, shape_.rank);
+    for (int a = shape_.rank - 1; a >= 0; --a) {
+      if (!(mask >> a & 1u)) continue;
+      of_axis[a] = given != nullptr ? given[--k] : step;
+      step *= shape_.size[a];
+    }
+    for (int a = 0; a < count_; ++a) strides_[a] = of_axis[axis_[a]];
+    return strides_;
+  }
+  inline const int64_t* element_strides(const int64_t* given) { return strides(~uint64_t(0), given); }
+  inline const int64_t* parameter_strides(const int64_t* given) { return strides(shape_.affine, given); }
+  inline const int64_t* set_strides(const int64_t* given) { return strides(~shape_.normalized, given); }
+  // Of one number for each channel, repeated over the other kept axes.
+  inline const int64_t* channel_strides(const int64_t* given) {
+    return strides(shape_.affine & ~shape_.normalized, given);
+  }
+  // The same, on the axes of parameters() and channels() alone.
+  inline const int64_t* own_parameter_strides(const int64_t* given) {
+    return parameter_strides(given) + kept_plain_;
+  }
+  inline const int64_t* own_channel_strides(const int64_t* given) {
+    return channel_strides(given) + kept_plain_;
+  }
+
+ private:
+  static inline int bits_below(uint64_t mask, int rank) {
+    int bits = 0;
+    for (int a = 0; a < rank; ++a) bits += static_cast<int>(mask >> a & 1u);
+    return bits;
+  }
+  inline void add(uint64_t mask) {
+    for (int a = 0; a < shape_.rank; ++a) {
+      if (!(mask >> a & 1u)) continue;
+      size_[count_] = shape_.size[a];
+      axis_[count_++] = a;
+    }
+  }
+  inline int64_t product(int begin, int end) const { return checked_product(size_ + begin, end - begin); }
+
+  SetsShape shape_;
+  int count_ = 0, kept_plain_ = 0, outer_ = 0, affine_end_ = 0;
+  int64_t size_[kMaxRank], strides_[kMaxRank];
+  int axis_[kMaxRank];
+};
+
+// What an operation is, besides its shape.
+struct SetsKind {
+  Statistic statistic = Statistic::kMoments;
+  double power = 2.0;
+  bool flat_is_zero = false;
+  bool channel_statistics = false;  // takes given and running statistics
+  double missing_weight = 1.0, missing_bias = -0.0;
+};
+
+inline SetsKind standard_kind(bool rms) {
+  SetsKind kind;
+  if (rms) kind.statistic = Statistic::kMeanSquare;
+  return kind;
+}
+inline SetsKind norm_kind(double power) {
+  SetsKind kind;
+  kind.statistic = Statistic::kNorm;
+  kind.power = power;
+  return kind;
+}
+inline SetsKind range_kind(double low, double high) {
+  SetsKind kind;
+  kind.statistic = Statistic::kRange;
+  kind.missing_weight = high - low;
+  kind.missing_bias = low;
+  return kind;
+}
+inline SetsKind z_score_kind() {
+  SetsKind kind;
+  kind.flat_is_zero = true;
+  return kind;
+}
+
+inline void set_kind(const SetsKind& kind, RowsProblem& p) {
+  p.statistic = kind.statistic;
+  p.power = kind.power;
+  p.flat_is_zero = kind.flat_is_zero;
+}
+
+// Phase 2 of a forward pass that updates running statistics: one task is a channel.
+struct RunningUpdate {
+  RowsForward forward;
+  Operand running_mean, running_var;
+  int64_t samples, channels;  // sets of one channel
+  double momentum;
+};
+
+// running = (1 - momentum) running + momentum new; new averages the samples; the variance is unbiased.
+inline void update_running_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  const RunningUpdate& p = *static_cast<const RunningUpdate*>(state);
+  const double n = static_cast<double>(p.forward.n), sets = static_cast<double>(p.samples);
+  if (p.forward.n < 2) return;  // no unbiased variance: left alone
+  for (int64_t c = begin; c < end; ++c) {
+    MergeTree<Sums> tree;
+    for (int64_t s = 0; s < p.samples; ++s) {
+      const RowMoments& m = p.forward.moments[s * p.channels + c];
+      tree.push({m.mean, m.var * n / (n - 1.0)});
+    }
+    const Sums total = tree.finish();
+    const double fresh[] = {total.first / sets, total.second / sets};
+    const Operand* running[] = {&p.running_mean, &p.running_var};
+    for (int i = 0; i < 2; ++i) {
+      if (!*running[i]) continue;
+      const int64_t at = running[i]->inner.offset(c);
+      write_number(*running[i], at,
+                   (1.0 - p.momentum) * read_number(*running[i], at) + p.momentum * fresh[i]);
+    }
+  }
+}
+
+inline size_t sets_forward_bytes(const SetsShape& shape, const SetNormArgs& args) {
+  if (args.running_mean.data == nullptr && args.running_var.data == nullptr) return 0;
+  RowsProblem p;
+  ArgumentChecker check;
+  const SetAxes axes(shape, &p, check);
+  return check.status() != Status::kOk ? 0 : static_cast<size_t>(p.rows) * sizeof(RowMoments) + 64;
+}
+
+// given_mean comes with exactly one of given_var and given_rstd.
+template <typename Args>
+inline void check_given(const SetsKind& kind, const Args& args, ArgumentChecker& check) {
+  const bool var = args.given_var.data != nullptr, rstd = args.given_rstd.data != nullptr;
+  if ((args.given_mean.data != nullptr) != (var != rstd) || (var && rstd) ||
+      (!kind.channel_statistics && (var || rstd)))
+    check.fail(Status::kMissingStatistics);
+}
+
+inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, const SetNormArgs& args,
+                                Workspace workspace, Plan* plan) {
+  RunningUpdate u;
+  RowsForward& p = u.forward;
+  ArgumentChecker check;
+  SetAxes axes(shape, &p, check);
+  set_kind(kind, p);
+  p.missing_weight = kind.missing_weight;
+  p.missing_bias = kind.missing_bias;
+  p.eps = args.eps;
+  p.given = args.given_mean.data != nullptr;
+  p.given_variance = args.given_var.data != nullptr;
+  const ConstView& second = p.given_variance ? args.given_var : args.given_rstd;
+  const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
+  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  check_given(kind, args, check);
+  if (updates && !kind.channel_statistics) check.fail(Status::kMissingStatistics);
+  if (check.status() != Status::kOk) return check.status();
+  check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
+  check.input(args.weight, axes.elements(), axes.parameter_strides(args.weight.strides), false, &p.weight);
+  check.input(args.bias, axes.elements(), axes.parameter_strides(args.bias.strides), false, &p.bias);
+  check.output(args.y, axes.elements(), axes.element_strides(args.y.strides), true, &p.y);
+  if (p.given) {
+    check.input(args.given_mean, axes.sets(), axes.channel_strides(args.given_mean.strides), false, &p.mean);
+    check.input(second, axes.sets(), axes.channel_strides(second.strides), false, &p.rstd);
+  } else {
+    check.output(args.mean, axes.sets(), axes.set_strides(args.mean.strides), false, &p.mean);
+    check.output(args.rstd, axes.sets(), axes.set_strides(args.rstd.strides), false, &p.rstd);
+    check.statistic_type(p.mean);
+    check.statistic_type(p.rstd);
+  }
+  check.output(args.running_mean, axes.channels(), axes.own_channel_strides(args.running_mean.strides), false,
+               &u.running_mean);
+  check.output(args.running_var, axes.channels(), axes.own_channel_strides(args.running_var.strides), false,
+               &u.running_var);
+  check.same_type(p.x, p.y);
+  check.parameter_type(p.weight, p.x.dtype, false);
+  check.parameter_type(p.bias, p.x.dtype, false);
+  check.overlaps(p.y, p.x, p.x);
+  if (check.status() != Status::kOk) return check.status();
+  const bool records = !p.given && (u.running_mean || u.running_var) && p.rows > 0 && p.n > 0;
+  if (records) {
+    const size_t needed = static_cast<size_t>(p.rows) * sizeof(RowMoments);
+    p.moments = reinterpret_cast<RowMoments*>(aligned_scratch(workspace, needed));
+    if (p.moments == nullptr) return Status::kWorkspaceTooSmall;
+  }
+  finish_forward_plan(p, plan);
+  if (records) {
+    u.channels = axes.channel_count();
+    u.samples = p.rows / u.channels;
+    u.momentum = args.momentum;
+    plan->phases[plan->phase_count++] = {u.channels, 32 * u.samples, &update_running_phase};
+    set_state(plan, u);
+  }
+  return Status::kOk;
+}
+
+// The parameter gradients of sets: as sums over rows, or of each set's segments.
+inline size_t sets_backward_bytes(const SetsShape& shape, const SetNormBackwardArgs& args) {
+  if (args.dweight.data == nullptr && args.dbias.data == nullptr) return 0;
+  RowsBackward p;
+  ArgumentChecker check;
+  const SetAxes axes(shape, &p, check);
+  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  if (axes.parameters_are_columns()) {
+    choose_groups(p, true, args.x.dtype);
+    return static_cast<size_t>(p.groups * p.group_bytes) + 64;
+  }
+  return static_cast<size_t>(p.rows * axes.segments()) * sizeof(Sums) + 64;
+}
+
+inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
+                                 const SetNormBackwardArgs& args, Workspace workspace, Plan* plan) {
+  RowsBackward p;
+  ArgumentChecker check;
+  SetAxes axes(shape, &p, check);
+  set_kind(kind, p);
+  p.eps = args.eps;
+  p.accumulate = args.accumulate;
+  p.given = args.given_mean.data != nullptr;
+  p.given_variance = args.given_var.data != nullptr;
+  const ConstView& mean = p.given ? args.given_mean : args.mean;
+  const ConstView& second = !p.given ? args.rstd : p.given_variance ? args.given_var : args.given_rstd;
+  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  check_given(kind, args, check);
+  if (p.centred() && (mean.data == nullptr) != (second.data == nullptr))
+    check.fail(Status::kMissingStatistics);
+  if (check.status() != Status::kOk) return check.status();
+  check.input(args.dy, axes.elements(), axes.element_strides(args.dy.strides), true, &p.dy);
+  check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
+  check.input(args.weight, axes.elements(), axes.parameter_strides(args.weight.strides), false, &p.weight);
+  check.input(mean, axes.sets(),
+              p.given ? axes.channel_strides(mean.strides) : axes.set_strides(mean.strides), false, &p.mean);
+  check.input(second, axes.sets(),
+              p.given ? axes.channel_strides(second.strides) : axes.set_strides(second.strides), false,
+              &p.rstd);
+  check.output(args.dx, axes.elements(), axes.element_strides(args.dx.strides), false, &p.dx);
+  check.output(args.dweight, axes.parameters(), axes.own_parameter_strides(args.dweight.strides), false,
+               &p.dweight);
+  check.output(args.dbias, axes.parameters(), axes.own_parameter_strides(args.dbias.strides), false,
+               &p.dbias);
+  check.input(args.sum_dy, axes.sets(), axes.set_strides(args.sum_dy.strides), false, &p.sum_dy);
+  check.input(args.sum_dy_xhat, axes.sets(), axes.set_strides(args.sum_dy_xhat.strides), false,
+              &p.sum_dy_xhat);
+  p.whole = args.count;
+  if (static_cast<bool>(p.sum_dy) != static_cast<bool>(p.sum_dy_xhat) ||
+      (p.sum_dy && (!p.rstd || p.given || p.dweight || p.dbias || p.whole < p.n || axes.segments() != 1)))
+    check.fail(Status::kMissingStatistics);
+  check.same_type(p.x, p.dy);
+  check.same_type(p.x, p.dx);
+  check.parameter_type(p.weight, args.x.dtype, false);
+  check.parameter_type(p.dweight, args.x.dtype, true);
+  check.parameter_type(p.dbias, args.x.dtype, true);
+  if (!p.given) {
+    check.statistic_type(p.mean);
+    check.statistic_type(p.rstd);
+  }
+  check.overlaps(p.dx, p.x, p.dy);
+  if (check.status() != Status::kOk) return check.status();
+  const bool wants_parameters = p.dweight || p.dbias;
+  if (axes.parameters_are_columns())
+    return finish_backward_plan(p, args.x.dtype, wants_parameters, workspace, plan);
+  plan->phase_count = 0;
+  p.channels = axes.channel_count() * axes.segments();
+  p.segments = axes.segments();
+  p.segment_run = p.segments == 1 ? p.run : axes.segment();
+  const bool empty = p.rows == 0 || p.n == 0;
+  p.samples = empty ? 0 : p.rows * p.segments / p.channels;
+  if (wants_parameters && !empty) {
+    p.channel_sums = reinterpret_cast<Sums*>(
+        aligned_scratch(workspace, static_cast<size_t>(p.rows * p.segments) * sizeof(Sums)));
+    if (p.channel_sums == nullptr) return Status::kWorkspaceTooSmall;
+  }
+  int phases = 0;
+  if (!empty)
+    plan->phases[phases++] = {p.rows, 3 * p.n * size_of(args.x.dtype),
+                              NORMKIT_PHASE_FUNCTIONS(backward_sets_phase)[args.x.dtype]};
+  if (wants_parameters) plan->phases[phases++] = {p.channels, 16 * (p.samples + 1), &add_samples_phase};
+  plan->phase_count = phases;
+  set_state(plan, p);
+  return Status::kOk;
+}
+
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_DETAIL_SETS_PLAN_HPP_

@@ -1,0 +1,67 @@
+// Scaling of features: min-max and z-score.
+//
+//   min_max_scale  y = (x - min) / (max - min) (high - low) + low; a set without spread becomes low
+//   z_score        y = (x - mean) / sqrt(var), var biased; a set without spread becomes 0
+#ifndef NORMKIT_SCALING_HPP_
+#define NORMKIT_SCALING_HPP_
+
+#include "normkit/sets.hpp"
+
+namespace normkit {
+
+// x, y: all axes; y may be x itself. `affine` of the shape is 0.
+struct MinMaxScaleArgs {
+  ConstView x;
+  View y;
+  double low = 0.0, high = 1.0;
+};
+struct ZScoreArgs {
+  ConstView x;
+  View y;
+};
+
+NORMKIT_BEGIN_ENTRY_POINTS
+NORMKIT_DECLARE_OPERATION(min_max_scale, SetsShape, MinMaxScaleArgs)
+NORMKIT_DECLARE_OPERATION(z_score, SetsShape, ZScoreArgs)
+NORMKIT_END_ENTRY_POINTS
+
+}  // namespace normkit
+
+#if !defined(NORMKIT_COMPILED)
+#  include "normkit/detail/sets_plan.hpp"
+
+namespace normkit {
+NORMKIT_BEGIN_ENTRY_POINTS
+
+inline size_t min_max_scale_workspace_bytes(const SetsShape&, const MinMaxScaleArgs&) noexcept {
+  return 0;
+}
+
+inline Status min_max_scale_plan(const SetsShape& shape, const MinMaxScaleArgs& args, Workspace workspace,
+                                 Plan* plan) noexcept {
+  if (detail::is_nan(args.low) || detail::is_nan(args.high)) return Status::kInvalidEps;
+  SetNormArgs norm;
+  norm.x = args.x;
+  norm.y = args.y;
+  norm.eps = 0.0;
+  return detail::sets_forward_plan(detail::range_kind(args.low, args.high), shape, norm, workspace, plan);
+}
+
+inline size_t z_score_workspace_bytes(const SetsShape&, const ZScoreArgs&) noexcept {
+  return 0;
+}
+
+inline Status z_score_plan(const SetsShape& shape, const ZScoreArgs& args, Workspace workspace,
+                           Plan* plan) noexcept {
+  SetNormArgs norm;
+  norm.x = args.x;
+  norm.y = args.y;
+  norm.eps = 0.0;
+  return detail::sets_forward_plan(detail::z_score_kind(), shape, norm, workspace, plan);
+}
+
+NORMKIT_END_ENTRY_POINTS
+}  // namespace normkit
+#endif
+
+#endif  // NORMKIT_SCALING_HPP_
