@@ -69,9 +69,7 @@ class _Tree:
             raise ValueError(f"axes is {self.axes}; it should name each axis of x once")
         kept = tuple(int(size) for axis, size in enumerate(x.shape) if axis not in axes)
         if self._shape is not None and kept != self._shape:
-            raise ValueError(
-                f"x has {kept} on the axes that are kept; it should have {self._shape}, as before"
-            )
+            raise ValueError(f"x has {kept} on the axes that are kept; it should have {self._shape}, as before")
         float64 = "float64" in str(x.dtype)
         if self._filled and float64 != self._float64:
             raise TypeError(

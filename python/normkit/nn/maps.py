@@ -16,8 +16,8 @@ class DynamicTanh(Module):
     """DyT, weight tanh(alpha x) + bias; see :func:`normkit.functional.dynamic_tanh`.
 
     Parameters as in the paper's code (arXiv:2503.10622): ``alpha`` of shape (1,), ``weight`` and ``bias`` of
-    shape (C,). ``normalized_shape`` is C, the size of ``axis``: the last one, 1 for NCHW. ``dtype`` is that of
-    the NumPy parameters.
+    shape (C,). ``normalized_shape`` is C, the size of ``axis``: the last one, 1 for NCHW. ``dtype`` is the
+    parameters'.
     """
 
     _parameters = ("alpha", "weight", "bias")
