@@ -1,4 +1,7 @@
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeVar, overload
+
+from .moments import GradSums
 
 class _Array(Protocol):
     """A NumPy array, a PyTorch tensor, a JAX array, or any other array with DLPack."""
@@ -12,7 +15,7 @@ class _Array(Protocol):
 
 _X = TypeVar("_X", bound=_Array)
 _Shape = int | list[int] | tuple[int, ...]
-_Axis = int | list[int] | tuple[int, ...] | None
+_Axis = int | Sequence[int] | None
 _Grads = tuple[_Array | None, _Array | None] | list[Any] | None
 
 __version__: str
@@ -149,6 +152,273 @@ def local_response_norm_backward(
     channel_axis: int = 1,
     dx_out: _X | None = None,
 ) -> tuple[_X]: ...
+@overload
+def batch_norm(
+    x: _X,
+    running_mean: _Array | None,
+    running_var: _Array | None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
+    return_stats: Literal[False] = False,
+    out: _X | None = None,
+) -> _X: ...
+@overload
+def batch_norm(
+    x: _X,
+    running_mean: _Array | None,
+    running_var: _Array | None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
+    return_stats: Literal[True],
+    out: _X | None = None,
+) -> tuple[_X, Any, Any]: ...
+@overload
+def batch_norm(
+    x: _X,
+    running_mean: _Array | None,
+    running_var: _Array | None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
+    return_stats: bool,
+    out: _X | None = None,
+) -> _X | tuple[_X, Any, Any]: ...
+def batch_norm_backward(
+    dy: _Array,
+    x: _X,
+    running_mean: _Array | None,
+    running_var: _Array | None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
+    dx_out: _X | None = None,
+    grads_out: _Grads = None,
+    accumulate: bool = False,
+    sums: GradSums | None = None,
+) -> tuple[_X, Any, Any]: ...
+@overload
+def instance_norm(
+    x: _X,
+    running_mean: _Array | None = None,
+    running_var: _Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    return_stats: Literal[False] = False,
+    out: _X | None = None,
+) -> _X: ...
+@overload
+def instance_norm(
+    x: _X,
+    running_mean: _Array | None = None,
+    running_var: _Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    return_stats: Literal[True],
+    out: _X | None = None,
+) -> tuple[_X, Any, Any]: ...
+@overload
+def instance_norm(
+    x: _X,
+    running_mean: _Array | None = None,
+    running_var: _Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    return_stats: bool,
+    out: _X | None = None,
+) -> _X | tuple[_X, Any, Any]: ...
+def instance_norm_backward(
+    dy: _Array,
+    x: _X,
+    running_mean: _Array | None = None,
+    running_var: _Array | None = None,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
+    dx_out: _X | None = None,
+    grads_out: _Grads = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any]: ...
+@overload
+def group_norm(
+    x: _X,
+    num_groups: int,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    return_stats: Literal[False] = False,
+    out: _X | None = None,
+) -> _X: ...
+@overload
+def group_norm(
+    x: _X,
+    num_groups: int,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    return_stats: Literal[True],
+    out: _X | None = None,
+) -> tuple[_X, Any, Any]: ...
+@overload
+def group_norm(
+    x: _X,
+    num_groups: int,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    return_stats: bool,
+    out: _X | None = None,
+) -> _X | tuple[_X, Any, Any]: ...
+def group_norm_backward(
+    dy: _Array,
+    x: _X,
+    num_groups: int,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
+    dx_out: _X | None = None,
+    grads_out: _Grads = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any]: ...
+def switchable_norm(
+    x: _X,
+    mean_weight: _Array,
+    var_weight: _Array,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    running_mean: _Array | None = None,
+    running_var: _Array | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    out: _X | None = None,
+) -> _X: ...
+def switchable_norm_backward(
+    dy: _Array,
+    x: _X,
+    mean_weight: _Array,
+    var_weight: _Array,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    running_mean: _Array | None = None,
+    running_var: _Array | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    dx_out: _X | None = None,
+    grads_out: tuple[_Array | None, ...] | list[Any] | None = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any, Any, Any]: ...
+def adaptive_instance_norm(
+    content: _X,
+    style: _Array,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    out: _X | None = None,
+) -> _X: ...
+def adaptive_instance_norm_backward(
+    dy: _Array,
+    content: _X,
+    style: _Array,
+    eps: float = 1e-05,
+    *,
+    channel_axis: int = 1,
+    dx_out: _X | None = None,
+    dstyle_out: _Array | None = None,
+) -> tuple[_X, Any]: ...
+def normalize(
+    x: _X,
+    p: float = 2.0,
+    axis: _Axis = 1,
+    eps: float = 1e-12,
+    *,
+    out: _X | None = None,
+) -> _X: ...
+def normalize_backward(
+    dy: _Array,
+    x: _X,
+    p: float = 2.0,
+    axis: _Axis = 1,
+    eps: float = 1e-12,
+    *,
+    dx_out: _X | None = None,
+) -> tuple[_X]: ...
+def weight_norm(v: _X, g: _Array, axis: int | None = 0, *, out: _X | None = None) -> _X: ...
+def weight_norm_backward(
+    dw: _Array,
+    v: _X,
+    g: _Array,
+    axis: int | None = 0,
+    *,
+    dx_out: _X | None = None,
+    grads_out: tuple[_Array | None] | list[Any] | None = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any]: ...
+def min_max_scale(
+    x: _X, axis: _Axis = 0, feature_range: tuple[float, float] = (0, 1), *, out: _X | None = None
+) -> _X: ...
+def z_score(x: _X, axis: _Axis = 0, *, out: _X | None = None) -> _X: ...
 def dynamic_tanh(
     x: _X,
     alpha: float | _Array,
@@ -170,3 +440,10 @@ def dynamic_tanh_backward(
     grads_out: tuple[_Array | None, _Array | None, _Array | None] | list[Any] | None = None,
     accumulate: bool = False,
 ) -> tuple[_X, Any, Any, Any]: ...
+def _shape(x: _Array) -> tuple[int, ...]: ...
+def _norm(*args: Any) -> Any: ...
+def _norm_backward(*args: Any) -> tuple[Any, Any, Any]: ...
+def _moments_update(*args: Any) -> tuple[Any, int]: ...
+def _grad_sums_update(*args: Any) -> tuple[Any, int]: ...
+def _merge_trees(*args: Any) -> tuple[Any, int]: ...
+def _finish_trees(*args: Any) -> Any: ...

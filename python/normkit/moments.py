@@ -69,7 +69,9 @@ class _Tree:
             raise ValueError(f"axes is {self.axes}; it should name each axis of x once")
         kept = tuple(int(size) for axis, size in enumerate(x.shape) if axis not in axes)
         if self._shape is not None and kept != self._shape:
-            raise ValueError(f"x has {kept} on the axes that are kept; it should have {self._shape}, as before")
+            raise ValueError(
+                f"x has {kept} on the axes that are kept; it should have {self._shape}, as before"
+            )
         float64 = "float64" in str(x.dtype)
         if self._filled and float64 != self._float64:
             raise TypeError(
@@ -168,8 +170,8 @@ class Moments(_Tree):
 class GradSums(_Tree):
     """sum dy and sum dy xhat of each set, xhat = (x - mean) rstd, in float64, mergeable and picklable.
 
-    These are the gradients of bias and weight, and what dx of a whole batch needs: pass the object as ``sums``
-    to :func:`normkit.batch_norm_backward`.
+    These are the gradients of bias and weight, and what dx of a whole batch needs: pass the object as
+    ``sums`` to :func:`normkit.batch_norm_backward`.
 
     Parameters
     ----------

@@ -1,0 +1,355 @@
+// The operations over sets that the shared descriptions do not cover: buffers of exactly the right size (for
+// the sanitizers), workspaces one byte short, bits for any executor, arguments that are refused.
+#include <gtest/gtest.h>
+
+#include <climits>
+#include <functional>
+
+#include "data.hpp"
+#include "normkit/normkit.hpp"
+
+namespace tests {
+namespace {
+
+using namespace normkit;
+
+// Outputs of one call, compared and checked as a whole.
+struct Outputs {
+  std::vector<Array> arrays;
+  Array& add(DType dtype, int64_t count) {
+    arrays.emplace_back(dtype, count);
+    return arrays.back();
+  }
+  uint64_t hash() const {
+    uint64_t h = 14695981039346656037u;
+    for (const Array& a : arrays) h = fnv(h, a.bytes.data(), a.bytes.size());
+    return h;
+  }
+  bool untouched() const {
+    for (const Array& a : arrays)
+      for (unsigned char byte : a.bytes)
+        if (byte != 0xA5) return false;
+    return true;
+  }
+};
+
+Array random_array(DType dtype, int64_t count, uint64_t seed) {
+  Array a(dtype, count);
+  Random random(seed);
+  for (size_t i = 0; i < a.size(); ++i) a.set(i, random.normal() + 0.5);
+  return a;
+}
+
+ConstView in(const Array& a) {
+  return {a.bytes.data(), a.dtype};
+}
+View out(Array& a) {
+  return {a.bytes.data(), a.dtype};
+}
+
+// Runs with the exact workspace and with one byte less, serially and with the default executor.
+template <typename Shape, typename Args>
+void check(const Shape& shape, const Args& args, Outputs& outputs,
+           size_t (*workspace_bytes)(const Shape&, const Args&) noexcept,
+           Status (*make_plan)(const Shape&, const Args&, Workspace, Plan*) noexcept) {
+  const size_t bytes = workspace_bytes(shape, args);
+  Plan plan;
+  if (bytes > 0) {
+    std::vector<unsigned char> little(bytes - 1);
+    ASSERT_EQ(make_plan(shape, args, {little.data(), little.size()}, &plan), Status::kWorkspaceTooSmall);
+    ASSERT_TRUE(outputs.untouched());
+  }
+  uint64_t hashes[2];
+  for (int i = 0; i < 2; ++i) {
+    std::vector<unsigned char> scratch(bytes);
+    ASSERT_EQ(make_plan(shape, args, {scratch.data(), scratch.size()}, &plan), Status::kOk);
+    execute(plan, i == 0 ? nullptr : default_executor());
+    hashes[i] = outputs.hash();
+  }
+  EXPECT_EQ(hashes[0], hashes[1]);
+  EXPECT_FALSE(outputs.untouched());
+  for (const Array& a : outputs.arrays)
+    for (size_t i = 0; i < a.size(); ++i) ASSERT_TRUE(std::isfinite(a[i])) << i;
+}
+
+// Every type and a few shapes [N, C, S]: around vectors, blocks and threads.
+void for_all(const std::function<void(DType, const int64_t*)>& body) {
+  const int64_t shapes[][3] = {{1, 1, 1}, {2, 3, 5}, {3, 5, 33}, {1, 65, 49}, {2, 2, 1030}, {40, 7, 70}};
+  for (DType dtype : kDTypes) {
+    for (const auto& size : shapes) {
+      SCOPED_TRACE(std::string(dtype_name(dtype)) + " " + std::to_string(size[0]) + "x" +
+                   std::to_string(size[1]) + "x" + std::to_string(size[2]));
+      body(dtype, size);
+    }
+  }
+}
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+TEST(Sets, Normalize) {
+  for_all([](DType dtype, const int64_t* size) {
+    const int64_t elements = size[0] * size[1] * size[2];
+    const Array x = random_array(dtype, elements, 1), dy = random_array(dtype, elements, 2);
+    for (double p : {2.0, 1.0, 3.0, 0.0, kInfinity}) {
+      for (uint64_t normalized : {1u, 2u, 4u, 5u, 7u}) {
+        const SetsShape shape{3, size, normalized, 0, 0};
+        Outputs y, dx;
+        NormalizeArgs forward;
+        forward.x = in(x);
+        forward.y = out(y.add(dtype, elements));
+        forward.p = p;
+        check(shape, forward, y, &normalize_workspace_bytes, &normalize_plan);
+        NormalizeBackwardArgs backward;
+        backward.dy = in(dy);
+        backward.x = in(x);
+        backward.dx = out(dx.add(dtype, elements));
+        backward.p = p;
+        check(shape, backward, dx, &normalize_backward_workspace_bytes, &normalize_backward_plan);
+      }
+    }
+  });
+}
+
+TEST(Sets, WeightNorm) {
+  for_all([](DType dtype, const int64_t* size) {
+    const int64_t elements = size[0] * size[1] * size[2];
+    const Array v = random_array(dtype, elements, 1), dw = random_array(dtype, elements, 2);
+    for (int axis = 0; axis < 3; ++axis) {
+      const Array g = random_array(dtype, size[axis], 3);
+      const uint64_t kept = uint64_t(1) << axis;
+      const SetsShape shape{3, size, 7 & ~kept, kept, 0};
+      Outputs w, gradients;
+      gradients.arrays.reserve(2);
+      WeightNormArgs forward;
+      forward.v = in(v);
+      forward.g = in(g);
+      forward.w = out(w.add(dtype, elements));
+      check(shape, forward, w, &weight_norm_workspace_bytes, &weight_norm_plan);
+      WeightNormBackwardArgs backward;
+      backward.dw = in(dw);
+      backward.v = in(v);
+      backward.g = in(g);
+      backward.dv = out(gradients.add(dtype, elements));
+      backward.dg = out(gradients.add(dtype, size[axis]));
+      check(shape, backward, gradients, &weight_norm_backward_workspace_bytes, &weight_norm_backward_plan);
+    }
+  });
+}
+
+TEST(Sets, Scaling) {
+  for_all([](DType dtype, const int64_t* size) {
+    const int64_t elements = size[0] * size[1] * size[2];
+    const Array x = random_array(dtype, elements, 1);
+    for (uint64_t normalized : {1u, 6u, 7u}) {
+      const SetsShape shape{3, size, normalized, 0, 0};
+      Outputs ranged, scores;
+      MinMaxScaleArgs range;
+      range.x = in(x);
+      range.y = out(ranged.add(dtype, elements));
+      check(shape, range, ranged, &min_max_scale_workspace_bytes, &min_max_scale_plan);
+      ZScoreArgs score;
+      score.x = in(x);
+      score.y = out(scores.add(dtype, elements));
+      check(shape, score, scores, &z_score_workspace_bytes, &z_score_plan);
+    }
+  });
+}
+
+// Any axes normalized, any with parameters: forward and backward.
+TEST(Sets, EveryMask) {
+  for (DType dtype : kDTypes) {
+    const int64_t size[] = {3, 4, 5, 7};
+    constexpr int64_t kElements = 3 * 4 * 5 * 7;
+    const Array x = random_array(dtype, kElements, 1), dy = random_array(dtype, kElements, 2);
+    for (uint64_t normalized = 0; normalized < 16; ++normalized) {
+      for (uint64_t affine = 0; affine < 16; ++affine) {
+        int64_t parameters = 1, sets = 1;
+        for (int a = 0; a < 4; ++a) {
+          if (affine >> a & 1u) parameters *= size[a];
+          if (!(normalized >> a & 1u)) sets *= size[a];
+        }
+        const SetsShape shape{4, size, normalized, affine, static_cast<int32_t>(affine % 3)};
+        const Array weight = random_array(dtype, parameters, 3), bias = random_array(dtype, parameters, 4);
+        Outputs y, gradients;
+        y.arrays.reserve(3);
+        gradients.arrays.reserve(3);
+        NormArgs forward;
+        forward.x = in(x);
+        forward.weight = in(weight);
+        forward.bias = in(bias);
+        forward.y = out(y.add(dtype, kElements));
+        forward.mean = out(y.add(DType::kF64, sets));
+        forward.rstd = out(y.add(DType::kF64, sets));
+        check(shape, forward, y, &norm_workspace_bytes, &norm_plan);
+        NormBackwardArgs backward;
+        backward.dy = in(dy);
+        backward.x = in(x);
+        backward.weight = in(weight);
+        backward.dx = out(gradients.add(dtype, kElements));
+        backward.dweight = out(gradients.add(dtype, parameters));
+        backward.dbias = out(gradients.add(dtype, parameters));
+        check(shape, backward, gradients, &norm_backward_workspace_bytes, &norm_backward_plan);
+      }
+    }
+  }
+}
+
+TEST(Sets, AdaptiveInstanceNorm) {
+  for_all([](DType dtype, const int64_t* size) {
+    const int64_t style_size[] = {size[0], size[1], size[2] / 2 + 1};
+    const int64_t elements = size[0] * size[1] * size[2], others = size[0] * size[1] * style_size[2];
+    const Array content = random_array(dtype, elements, 1), style = random_array(dtype, others, 2);
+    const Array dy = random_array(dtype, elements, 3);
+    const AdaptiveInstanceNormShape shape{{3, size}, {3, style_size}};
+    Outputs y, gradients;
+    gradients.arrays.reserve(2);
+    AdaptiveInstanceNormArgs forward;
+    forward.content = in(content);
+    forward.style = in(style);
+    forward.y = out(y.add(dtype, elements));
+    check(shape, forward, y, &adaptive_instance_norm_workspace_bytes, &adaptive_instance_norm_plan);
+    AdaptiveInstanceNormBackwardArgs backward;
+    backward.dy = in(dy);
+    backward.content = in(content);
+    backward.style = in(style);
+    backward.dcontent = out(gradients.add(dtype, elements));
+    backward.dstyle = out(gradients.add(dtype, others));
+    check(shape, backward, gradients, &adaptive_instance_norm_backward_workspace_bytes,
+          &adaptive_instance_norm_backward_plan);
+  });
+}
+
+TEST(Sets, SwitchableNorm) {
+  for_all([](DType dtype, const int64_t* size) {
+    const int64_t elements = size[0] * size[1] * size[2], C = size[1];
+    const Array x = random_array(dtype, elements, 1), dy = random_array(dtype, elements, 2);
+    const Array logits = random_array(dtype, 3, 3), weight = random_array(dtype, C, 4);
+    for (bool training : {true, false}) {
+      const ChannelsShape shape{3, size};
+      Array running_mean = random_array(DType::kF32, C, 5), running_var(DType::kF32, C);
+      for (size_t c = 0; c < running_var.size(); ++c) running_var.set(c, 1.0 + static_cast<double>(c));
+      Outputs y, gradients;
+      gradients.arrays.reserve(5);
+      SwitchableNormArgs forward;
+      forward.x = in(x);
+      forward.mean_weight = forward.var_weight = in(logits);
+      forward.weight = forward.bias = in(weight);
+      forward.running_mean = out(running_mean);
+      forward.running_var = out(running_var);
+      forward.training = training;
+      forward.y = out(y.add(dtype, elements));
+      check(shape, forward, y, &switchable_norm_workspace_bytes, &switchable_norm_plan);
+      SwitchableNormBackwardArgs backward;
+      backward.dy = in(dy);
+      backward.x = in(x);
+      backward.mean_weight = backward.var_weight = in(logits);
+      backward.weight = in(weight);
+      backward.running_mean = in(running_mean);
+      backward.running_var = in(running_var);
+      backward.training = training;
+      backward.dx = out(gradients.add(dtype, elements));
+      backward.dmean_weight = out(gradients.add(dtype, 3));
+      backward.dvar_weight = out(gradients.add(dtype, 3));
+      backward.dweight = out(gradients.add(dtype, C));
+      backward.dbias = out(gradients.add(dtype, C));
+      check(shape, backward, gradients, &switchable_norm_backward_workspace_bytes,
+            &switchable_norm_backward_plan);
+    }
+  });
+}
+
+TEST(Sets, MomentsAndGradSums) {
+  for_all([](DType dtype, const int64_t* size) {
+    const int64_t elements = size[0] * size[1] * size[2], C = size[1];
+    const Array x = random_array(dtype, elements, 1), dy = random_array(dtype, elements, 2);
+    const std::vector<double> mean(static_cast<size_t>(C), 0.5), rstd(static_cast<size_t>(C), 1.5);
+    const SetsShape shape{3, size, 5, 0, 1};
+    constexpr int64_t kRanks = 8;
+    MomentsArgs moments;
+    Array before = random_array(DType::kF64, C * kRanks * kMomentsDoubles, 3);
+    Outputs trees;
+    moments.x = in(x);
+    moments.filled = 1;
+    moments.before = reinterpret_cast<const double*>(before.bytes.data());
+    moments.before_ranks = moments.after_ranks = kRanks;
+    Array& after = trees.add(DType::kF64, C * kRanks * kMomentsDoubles);
+    for (size_t i = 0; i < after.size(); ++i) after.set(i, 1.0);
+    moments.after = reinterpret_cast<double*>(after.bytes.data());
+    check(shape, moments, trees, &moments_update_workspace_bytes, &moments_update_plan);
+    Plan plan;
+    moments.after_ranks = 0;
+    EXPECT_EQ(moments_update_plan(shape, moments, {}, &plan), Status::kWorkspaceTooSmall);
+
+    GradSumsArgs sums;
+    Outputs sum_trees;
+    sums.x = in(x);
+    sums.dy = in(dy);
+    sums.mean = mean.data();
+    sums.rstd = rstd.data();
+    sums.after_ranks = kRanks;
+    Array& sums_after = sum_trees.add(DType::kF64, C * kRanks * kGradSumsDoubles);
+    for (size_t i = 0; i < sums_after.size(); ++i) sums_after.set(i, 1.0);
+    sums.after = reinterpret_cast<double*>(sums_after.bytes.data());
+    check(shape, sums, sum_trees, &grad_sums_update_workspace_bytes, &grad_sums_update_plan);
+    sums.mean = ConstView{};
+    EXPECT_EQ(grad_sums_update_plan(shape, sums, {}, &plan), Status::kNullPointer);
+  });
+}
+
+TEST(Sets, RefusesWhatIsWrong) {
+  const int64_t size[] = {2, 3, 4}, negative[] = {2, -3, 4}, huge[] = {INT64_MAX, 2, 2};
+  std::vector<float> x(24, 1.0f), y(24, 7.0f);
+  const auto run = [&](const SetsShape& shape, const std::function<void(NormArgs&)>& change) {
+    NormArgs args;
+    args.x = x.data();
+    args.y = y.data();
+    change(args);
+    Plan plan;
+    const Status status = norm_plan(shape, args, {}, &plan);
+    EXPECT_EQ(y, std::vector<float>(24, 7.0f));
+    return status;
+  };
+  const SetsShape good{3, size, 5, 2, 0};
+  const auto nothing = [](NormArgs&) {};
+  EXPECT_EQ(run(good, nothing), Status::kOk);
+  EXPECT_EQ(run({-1, size, 5, 2, 0}, nothing), Status::kInvalidShape);
+  EXPECT_EQ(run({65, size, 5, 2, 0}, nothing), Status::kInvalidShape);
+  EXPECT_EQ(run({3, nullptr, 5, 2, 0}, nothing), Status::kInvalidShape);
+  EXPECT_EQ(run({3, negative, 5, 2, 0}, nothing), Status::kInvalidShape);
+  EXPECT_EQ(run({3, huge, 5, 2, 0}, nothing), Status::kInvalidShape);
+  EXPECT_EQ(run({3, size, 5, 2, -1}, nothing), Status::kInvalidShape);
+  EXPECT_EQ(run(good, [](NormArgs& a) { a.x = {}; }), Status::kNullPointer);
+  EXPECT_EQ(run(good, [](NormArgs& a) { a.eps = NAN; }), Status::kInvalidEps);
+  EXPECT_EQ(run(good, [&](NormArgs& a) { a.weight = y.data(); }), Status::kOverlap);
+  EXPECT_EQ(run(good, [&](NormArgs& a) { a.x = {x.data(), DType::kF64}; }), Status::kInvalidDType);
+  EXPECT_EQ(run(good, [&](NormArgs& a) { a.running_mean = y.data(); }), Status::kMissingStatistics);
+  EXPECT_EQ(run(good, [&](NormArgs& a) { a.given_mean = x.data(); }), Status::kMissingStatistics);
+
+  NormalizeArgs normalize;
+  normalize.x = x.data();
+  normalize.y = y.data();
+  normalize.p = NAN;
+  Plan plan;
+  EXPECT_EQ(normalize_plan(good, normalize, {}, &plan), Status::kInvalidEps);
+
+  SwitchableNormArgs mixed;
+  mixed.x = x.data();
+  mixed.y = y.data();
+  EXPECT_EQ(switchable_norm_plan({3, size}, mixed, {}, &plan), Status::kNullPointer);
+  mixed.mean_weight = mixed.var_weight = x.data();
+  EXPECT_EQ(switchable_norm_plan({3, size}, mixed, {}, &plan), Status::kWorkspaceTooSmall);
+  mixed.training = false;
+  EXPECT_EQ(switchable_norm_plan({3, size}, mixed, {}, &plan), Status::kMissingStatistics);
+  EXPECT_EQ(switchable_norm_plan({1, size}, mixed, {}, &plan), Status::kInvalidShape);
+
+  const int64_t other[] = {2, 2, 4}, empty[] = {2, 3, 0};
+  AdaptiveInstanceNormArgs adaptive;
+  adaptive.content = adaptive.style = x.data();
+  adaptive.y = y.data();
+  EXPECT_EQ(adaptive_instance_norm_plan({{3, size}, {3, other}}, adaptive, {}, &plan), Status::kInvalidShape);
+  EXPECT_EQ(adaptive_instance_norm_plan({{3, size}, {3, empty}}, adaptive, {}, &plan), Status::kInvalidShape);
+  EXPECT_EQ(y, std::vector<float>(24, 7.0f));
+}
+
+}  // namespace
+}  // namespace tests
