@@ -419,6 +419,27 @@ def min_max_scale(
     x: _X, axis: _Axis = 0, feature_range: tuple[float, float] = (0, 1), *, out: _X | None = None
 ) -> _X: ...
 def z_score(x: _X, axis: _Axis = 0, *, out: _X | None = None) -> _X: ...
+def dynamic_tanh(
+    x: _X,
+    alpha: float | _Array,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    *,
+    axis: int = -1,
+    out: _X | None = None,
+) -> _X: ...
+def dynamic_tanh_backward(
+    dy: _Array,
+    x: _X,
+    alpha: float | _Array,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    *,
+    axis: int = -1,
+    dx_out: _X | None = None,
+    grads_out: tuple[_Array | None, _Array | None, _Array | None] | list[Any] | None = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any, Any]: ...
 def _shape(x: _Array) -> tuple[int, ...]: ...
 def _norm(*args: Any) -> Any: ...
 def _norm_backward(*args: Any) -> tuple[Any, Any, Any]: ...

@@ -12,6 +12,7 @@ void add_channels_operations(PyObject* module);  // channels_ops.cpp: BatchNorm,
 void add_sets_operations(PyObject* module);      // sets_ops.cpp: norm, normalize, WeightNorm, scaling
 void add_moments_operations(PyObject* module);   // moments_ops.cpp: the trees of Moments and GradSums
 void add_window_operations(PyObject* module);    // window_ops.cpp: LocalResponseNorm
+void add_map_operations(PyObject* module);       // map_ops.cpp: dynamic tanh
 
 namespace docs {
 
@@ -20,7 +21,8 @@ extern const char kBatchNorm[], kBatchNormBackward[], kInstanceNorm[], kInstance
     kGroupNormBackward[], kSwitchableNorm[], kSwitchableNormBackward[], kAdaptiveInstanceNorm[],
     kAdaptiveInstanceNormBackward[];  // docs_channels.cpp
 extern const char kNormalize[], kNormalizeBackward[], kWeightNorm[], kWeightNormBackward[], kMinMaxScale[],
-    kZScore[];  // docs_sets.cpp
+    kZScore[];                                             // docs_sets.cpp
+extern const char kDynamicTanh[], kDynamicTanhBackward[];  // docs_maps.cpp
 
 }  // namespace docs
 

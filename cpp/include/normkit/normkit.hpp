@@ -3,9 +3,13 @@
 // The umbrella header. Operations (one header each: formula, arguments, forward and backward):
 //   layer_norm.hpp, rms_norm.hpp                        over rows
 //   batch_norm.hpp, instance_norm.hpp, group_norm.hpp   over channels
-//   switchable_norm.hpp, adaptive_instance_norm.hpp     mixtures of these, and the statistics of another
-//   array norm.hpp                                            any sets normalize.hpp, weight_norm.hpp
-//   division by a norm scaling.hpp                                         min-max and z-score
+//   switchable_norm.hpp, adaptive_instance_norm.hpp     mixtures of these; another array's statistics
+//   norm.hpp                                            any sets
+//   normalize.hpp, weight_norm.hpp                      division by a norm
+//   scaling.hpp                                         min-max and z-score
+//   local_response_norm.hpp                             a window of channels
+//   dynamic_tanh.hpp                                    DyT: no statistics at all
+//
 // Names: x y weight bias mean rstd var dy dx dweight dbias eps; rows, n = elements of a row; xhat = (x -
 // mean) rstd; g = dy weight.
 #ifndef NORMKIT_NORMKIT_HPP_
@@ -17,6 +21,7 @@
 
 #include "normkit/adaptive_instance_norm.hpp"
 #include "normkit/batch_norm.hpp"
+#include "normkit/dynamic_tanh.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/group_norm.hpp"
 #include "normkit/instance_norm.hpp"

@@ -20,6 +20,7 @@ from .channels import (
     InstanceNorm3d,
     SwitchableNorm,
 )
+from .maps import DynamicTanh
 from .module import Module
 from .rows import LayerNorm, RMSNorm
 from .weights import WeightNorm
@@ -30,6 +31,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "DynamicTanh",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",

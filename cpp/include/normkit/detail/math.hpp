@@ -295,8 +295,10 @@ NORMKIT_INLINE TanhParts<Part> tanh_parts(Part z) {
     const Part m = scale * e.high + (scale - one);
     const Part inverse = one / (two + m);
     tanh = -m * inverse;
-    if constexpr (kSlope)
-      slope = unless_nan(z, (one + e.high) * (all<Part>(4.0) * inverse * inverse) * scale);
+    if constexpr (kSlope) {
+      const Part inside = (one + e.high) * (all<Part>(4.0) * inverse * inverse) * scale;
+      slope = unless_nan(z, magnitude(z) < all<Part>(kLimit / 2) ? inside : Part{});
+    }
   } else {
     const PartPair<Part> base = exact_ordered_sum(-one, scale);
     const PartPair<Part> m = exact_sum(base.high, scale * e.high);
