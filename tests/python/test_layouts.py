@@ -3,9 +3,10 @@
 import itertools
 
 import checks
+import normkit
 import numpy as np
 import pytest
-from reference.families import make, parameters
+from reference.families import families_of, make, parameters
 from reference.operations import OPERATIONS, ROW_OPERATIONS
 from reference.recipe import values
 from reference.wide import DTYPES
@@ -152,6 +153,64 @@ def test_axes(op, dtype):
             checks.assert_gradient(
                 op, what, result[statistics + 1 + k], getattr(exact, what), terms, f"{name} {rows}x{n}", dtype
             )
+
+
+@every_dtype
+@every_operation
+@pytest.mark.parametrize("place", ("all", "some"))
+def test_layouts_out_of_range(op, dtype, place):
+    """Sets that leave float's range, and their neighbours in the vector: the bits of one set at a time."""
+    for name, family in itertools.product(
+        op.layouts, ("outlier 1e30", "scale 1e-20", "scale 1e30", "subnormal", "all equal", "Cauchy")
+    ):
+        if family not in families_of(dtype):
+            continue
+        rows, n = 36, 330
+        case, plain = op.layouts[name](rows, n), op.make_case(rows, n)
+        x, dy = make("normal", rows, n, dtype), make("normal", rows, n, dtype, seed=3)
+        odd = slice(None) if place == "all" else slice(5, None, 16)
+        x[odd] = make(family, rows, n, dtype)[odd]
+        if dtype in ("float32", "bfloat16"):  # rstd below 2^-100, means of dy beyond 2^100, sums beyond 2^128
+            x[odd] *= x.dtype.type(1e4 if family == "scale 1e30" else 1)
+            dy[odd] *= dy.dtype.type({"scale 1e-20": 3e37, "all equal": 3e34}.get(family, 1))
+        weight, bias = parameters(plain.parameter_shape, dtype)
+        own = [p.reshape(case.parameter_shape) for p in (weight, bias)]
+        result = results(op, case, case.from_sets(x), case.from_sets(dy), *own)
+        expected = results(op, plain, plain.from_sets(x), plain.from_sets(dy), weight, bias)
+        for k in (0, len(op.statistics) + 1):
+            sets = case.to_sets(result[k])
+            checks.assert_same_bits(sets, plain.to_sets(expected[k]), f"{name} {family} result {k}")
+        for k in (-2, -1):
+            flat = [a.reshape(-1) for a in (result[k], expected[k])]
+            checks.assert_same_bits(*flat, f"{name} {family} gradient {k}")
+
+
+@every_dtype
+@every_operation
+def test_given_statistics_in_every_layout(op, dtype):
+    """Saved statistics, and BatchNorm's running ones as constants."""
+    for name in op.layouts:
+        rows, n = 36, 330
+        case, plain = op.layouts[name](rows, n), op.make_case(rows, n)
+        x, dy = make("mean 1e3 std 1", rows, n, dtype), make("normal", rows, n, dtype)
+        weight, bias = parameters(plain.parameter_shape, dtype)
+        own = [p.reshape(case.parameter_shape) for p in (weight, bias)]
+        gradients = []
+        for c, w, b in ((case, *own), (plain, weight, bias)):
+            saved = op.saved(c.from_sets(x), c, EPS)
+            dx = op.backward(c.from_sets(dy), c.from_sets(x), c, weight=w, bias=b, eps=EPS, **saved)[0]
+            gradients.append(c.to_sets(dx))
+            if op.name == "batch_norm":
+                options = c.options | {"training": False}
+                fixed = [np.linspace(999, 1001, rows), np.linspace(0.5, 2, rows)]
+                y = normkit.batch_norm(c.from_sets(x), *fixed, w, b, **options)
+                d = normkit.batch_norm_backward(c.from_sets(dy), c.from_sets(x), *fixed, w, b, **options)
+                gradients[-1] = (gradients[-1], c.to_sets(y), c.to_sets(d[0]), *d[1:])
+        if op.name == "batch_norm":
+            for k, (a, b) in enumerate(zip(*gradients, strict=True)):
+                checks.assert_same_bits(a, b, f"{name} {k}")
+        else:
+            checks.assert_same_bits(*gradients, f"{name} saved")
 
 
 @every_dtype

@@ -304,45 +304,56 @@ void add_groups_phase(const void* state, int64_t begin, int64_t end) {
 
 // ---- sets whose parameters are scalars per channel (BatchNorm, InstanceNorm, GroupNorm) ----
 
-// Phase 1: one task is one set. Its sums are taken channel by channel, since they are the parameter gradients
-// as well; the set's own are these, weighted, added in channel order.
+NORMKIT_INLINE Sums weighted(Sums total, double weight, Sums sums) {
+  return {total.first + weight * sums.first, total.second + weight * sums.second};
+}
+NORMKIT_INLINE Sums larger_sums(const RowsBackward& p, int64_t r) {
+  return {read_number(p.sum_dy, p.sum_dy.outer.offset(r)),
+          read_number(p.sum_dy_xhat, p.sum_dy_xhat.outer.offset(r))};
+}
+
+// One set. Its sums are taken channel by channel, since they are the parameter gradients as well; the set's
+// own are these, weighted, added in channel order.
+template <typename T>
+NORMKIT_NOINLINE void backward_set(const RowsBackward& p, int64_t r, ParameterReader<Compute<T>>& weight,
+                                   ParameterReader<Compute<T>>& one, BackwardBuffers<T>& buffers) {
+  const int64_t segment = p.n / p.segments;
+  const T* x_row = p.x.template row<const T>(r);
+  const T* dy_row = p.dy.template row<const T>(r);
+  Row<Compute<T>> row;
+  backward_rows(p, r, &x_row, 1, buffers.x, &row);
+  Sums total{0.0, 0.0};
+  bool overflows = false;
+  if (p.sum_dy) row.count = static_cast<double>(p.whole);
+  for (int64_t s = 0; s < p.segments; ++s) {
+    const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
+    if (p.sum_dy) {
+      total = weighted(total, w, larger_sums(p, r));
+      continue;
+    }
+    MergeTree<Sums> tree;
+    for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
+      const int64_t at = s * segment + b.begin;
+      const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
+      const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
+      tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows));
+    }
+    const Sums sums = tree.finish();
+    if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
+    total = weighted(total, w, sums);
+  }
+  if (!p.dx) return;
+  write_dx(p, r, dy_row, x_row, row, row_grad<Compute<T>>(p, row, total, overflows), weight, buffers);
+}
+
+// Phase 1: one task is one set.
 template <typename T>
 NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_t end) {
   using C = Compute<T>;
-  ParameterReader<C> weight(p.weight, 0.0, C(1));
   const Operand none{};
-  ParameterReader<C> one(none, 0.0, C(1));
+  ParameterReader<C> weight(p.weight, 0.0, C(1)), one(none, 0.0, C(1));
   BackwardBuffers<T> buffers;
-  const int64_t segment = p.n / p.segments;
-  for (int64_t r = begin; r < end; ++r) {
-    const T* x_row = p.x.template row<const T>(r);
-    const T* dy_row = p.dy.template row<const T>(r);
-    Row<C> row;
-    backward_rows(p, r, &x_row, 1, buffers.x, &row);
-    Sums total{0.0, 0.0};
-    bool overflows = false;
-    if (p.sum_dy) row.count = static_cast<double>(p.whole);
-    for (int64_t s = 0; s < p.segments; ++s) {
-      const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
-      if (p.sum_dy) {
-        total = {total.first + w * read_number(p.sum_dy, p.sum_dy.outer.offset(r)),
-                 total.second + w * read_number(p.sum_dy_xhat, p.sum_dy_xhat.outer.offset(r))};
-        continue;
-      }
-      MergeTree<Sums> tree;
-      for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
-        const int64_t at = s * segment + b.begin;
-        const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
-        const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
-        tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows));
-      }
-      const Sums sums = tree.finish();
-      if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
-      total = {total.first + w * sums.first, total.second + w * sums.second};
-    }
-    if (!p.dx) continue;
-    write_dx(p, r, dy_row, x_row, row, row_grad<C>(p, row, total, overflows), weight, buffers);
-  }
+  for (int64_t r = begin; r < end; ++r) backward_set(p, r, weight, one, buffers);
 }
 
 template <typename T>

@@ -5,6 +5,7 @@
 #ifndef NORMKIT_DETAIL_SETS_PLAN_HPP_
 #define NORMKIT_DETAIL_SETS_PLAN_HPP_
 
+#include "normkit/detail/columns_backward.hpp"
 #include "normkit/detail/rows_plan.hpp"
 #include "normkit/sets.hpp"
 
@@ -322,7 +323,10 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
     if (p.channel_sums == nullptr) return Status::kWorkspaceTooSmall;
   }
   int phases = 0;
-  if (!empty)
+  if (!empty && suits_columns_backward(p))
+    plan->phases[phases++] = {ColumnTile::tiles(p), 3 * kColumns * p.n * size_of(args.x.dtype),
+                              NORMKIT_PHASE_FUNCTIONS(backward_columns_phase)[args.x.dtype]};
+  else if (!empty)
     plan->phases[phases++] = {p.rows, 3 * p.n * size_of(args.x.dtype),
                               NORMKIT_PHASE_FUNCTIONS(backward_sets_phase)[args.x.dtype]};
   if (wants_parameters) plan->phases[phases++] = {p.channels, 16 * (p.samples + 1), &add_samples_phase};
