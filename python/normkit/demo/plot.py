@@ -49,19 +49,22 @@ def save(results: list[Result], path: str) -> None:
 
 
 def _draw(panel: Any, results: list[Result]) -> None:
+    ends = {}
     share = (np.arange(LOSS_POINTS) + 0.5) * 100 / LOSS_POINTS
     for result, (color, dashes) in zip(results, STYLES, strict=True):
         median = np.median([run.losses for run in result.runs], axis=0)
         finite = np.isfinite(median)
+        ends[result.method] = median[-1]
         panel.plot(share[finite], median[finite], ls=dashes, color=color, lw=2, label=result.method)
         if not finite.all():
             kept = int(finite.sum())
             end = (share[kept - 1], min(median[kept - 1], 0.8 * TOP)) if kept else (0.0, GUESSING)
             panel.plot(*end, "X", color=color, ms=11, mec="white", zorder=3, clip_on=False)
-            text = panel.annotate(
-                f"{result.method} diverged", end, (9, -4), textcoords="offset points", color=color
-            )
-            text.set_in_layout(False)
+    lost = [name for name, loss in ends.items() if not np.isfinite(loss)]
+    stuck = [name for name, loss in ends.items() if 0.9 * GUESSING < loss < np.inf]
+    notes = [f"diverged: {', '.join(lost)}"] * bool(lost)
+    notes += [f"no better than guessing: {', '.join(stuck)}"] * bool(stuck)
+    panel.text(99, 0.75 * GUESSING, "\n".join(notes), ha="right", va="top", fontsize=9)
     panel.axhline(GUESSING, color="0.6", lw=1, ls=(0, (1, 3)), label="guessing")
     panel.set_yscale("log")
     panel.set_xlim(0, 100)
