@@ -94,10 +94,11 @@ def _claim(results: list[Result], claim: Claim, held_out: int) -> str:
     for comparison in claim.comparisons:
         outcome = check(results, comparison, held_out)
         answers.append(outcome.answer)
+        difference = round(100 * (outcome.first - outcome.second), 1) + 0.0  # no -0.0
         lines.append(
             f"   {outcome.answer:<5}{comparison.first!s:<23} {outcome.first:6.1%}"
             f"  {comparison.relation:<2}  {comparison.second!s:<23} {outcome.second:6.1%}"
-            f"   {100 * (outcome.first - outcome.second):+5.1f}, margin {100 * outcome.margin:.1f}"
+            f"   {difference:+5.1f}, margin {100 * outcome.margin:.1f}"
         )
     return "\n".join([f"{_word(answers)}: {claim.sentence} ({claim.source})", *lines])
 

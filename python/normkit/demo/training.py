@@ -4,7 +4,8 @@ What is held the same: all trainings of one fold share the initial weights and s
 order, in batches of different size, so that small batches mean more steps. The rate is proportional to the
 batch size (the linear scaling rule, arXiv:1706.02677): a digit moves the weights about as far in any batch.
 From every starting point tried, the gentle rate suits the network without normalization; from six times that
-rate on, hardly any training of it in batches of 32 succeeds.
+rate on, hardly any training of it in batches of 32 succeeds. The choice matters: with half of both rates, the
+tenfold one was no longer too high for that network (95.9 % in batches of 32, seed 0).
 """
 
 from __future__ import annotations
