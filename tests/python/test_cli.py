@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import re
 
 import normkit
@@ -11,7 +10,7 @@ import pytest
 from normkit import _info, _selftest, cli
 from normkit.bench import cases, measure, peers
 from normkit.bench import report as bench_report
-from normkit.demo import report, training
+from normkit.demo import claims, network, report, training
 
 
 def run(*arguments):
@@ -21,7 +20,10 @@ def run(*arguments):
 # ---- the command itself ----
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["info", "--nonsense"], ["demo", "--epochs", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nonsense"], ["info", "--nonsense"], ["demo", "--epochs", "0"], ["demo", "--samples", "99"]],
+)
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     assert run(*arguments) == 2
     assert "usage: normkit" in capsys.readouterr().err
@@ -61,23 +63,31 @@ def test_info_says_why(capsys, monkeypatch):
 # ---- demo ----
 
 
+SHORT = ["demo", "--quick", "--samples", str(training.MIN_SAMPLES)]
+
+
 def test_demo_prints_the_same_digits_twice(tmp_path, capsys):
     for package in ("sklearn", "matplotlib", "tqdm"):
         pytest.importorskip(package)
-    texts = []
+    texts, pictures = [], []
     for picture in (tmp_path / "a.png", tmp_path / "b.png"):
-        assert run("demo", "--quick", "--epochs", "1", "--seed", "7", "--out", str(picture)) == 0
-        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert run(*SHORT, "--seed", "7", "--out", str(picture)) == 0
+        pictures.append(picture.read_bytes())
         text = capsys.readouterr().out.replace(str(picture), "")
-        texts.append(re.sub(r" +(\d+%|-)$", "", text, flags=re.MULTILINE))  # the measured column
-    assert "LayerNorm" in texts[0]
+        assert max(map(len, text.splitlines())) <= 100
+        texts.append(re.sub(r"^Training took .*$", "", text, flags=re.MULTILINE))
+    for method in training.METHODS:
+        assert re.search(rf"^{method.name} +\|", texts[0], re.MULTILINE)
     assert texts[0] == texts[1]
+    assert pictures[0].startswith(b"\x89PNG")
+    assert pictures[0] == pictures[1]
 
 
-def test_demo_without_a_place_for_the_picture(tmp_path, capsys):
+def test_demo_without_a_place_for_the_picture(tmp_path, capsys, monkeypatch):
     for package in ("sklearn", "matplotlib", "tqdm"):
         pytest.importorskip(package)
-    assert run("demo", "--quick", "--epochs", "1", "--out", str(tmp_path / "missing" / "a.png")) == 1
+    monkeypatch.setattr(training, "train_all", lambda settings, digits: demo_results())
+    assert run(*SHORT, "--out", str(tmp_path / "missing" / "a.png")) == 1
     assert "cannot write the picture" in capsys.readouterr().err
 
 
@@ -89,46 +99,176 @@ def test_demo_names_what_is_not_installed(capsys, monkeypatch):
     assert 'pip install "normkit[demo]"' in error
 
 
+@pytest.mark.parametrize("batch", [training.BATCHES[0], training.BATCHES[-1]])
 @pytest.mark.parametrize("method", training.METHODS, ids=lambda method: method.name)
-def test_demo_network_learns_at_the_gentle_rate(method):
+def test_demo_network_learns_at_the_gentle_rate(method, batch):
     pytest.importorskip("sklearn")
-    settings = training.Settings(seed=1, epochs=6, repeats=1)
+    settings = training.Settings(seed=1, samples=3200, folds=1)
     with training.one_thread():
-        result = training.train(method, training.RATES["gentle"], settings, 0, training.load_digits())
-    assert result.losses[0] > 2
-    assert result.losses[-1] < 0.3
+        result = training.train(method, batch, "gentle", settings, 0, training.load_digits())
+    assert result.losses[0] > 0.5
+    assert result.losses[-1] < 0.5
     assert result.accuracy > 0.85
-    assert (result.norm_seconds > 0) == (method.name != "no norm")
+    assert (result.norm_seconds > 0) == (method.name != "none")
 
 
-def demo_results(accuracies, final_losses):
+@pytest.mark.parametrize("method", training.METHODS, ids=lambda method: method.name)
+def test_demo_network_descends_its_own_gradient(method):
+    """A tiny step lowers the loss by rate * |gradient|^2, which the step itself tells: |change|^2 / rate."""
+    rng = np.random.default_rng(3)
+    net = network.Network(8, 10, method, rng)
+    x = np.abs(rng.standard_normal((8, 1, 8, 8), dtype=np.float32))
+    labels = rng.integers(0, 10, 8)
+    net.forward(x)  # weight norm makes its weight here
+    before = [value.copy() for value in demo_parameters(net)]
+    rate = 2.0**-9
+    loss = net.train_step(x, labels, rate)
+    change = sum(
+        float(np.square(new.astype(np.float64) - old).sum())
+        for new, old in zip(demo_parameters(net), before, strict=True)
+    )
+    lower, _ = network.cross_entropy(net.forward(x), labels)
+    assert loss - lower == pytest.approx(change / rate, rel=0.15)
+
+
+def demo_parameters(net):
+    for layer in net._layers:
+        if isinstance(layer, network.Module):
+            yield from (getattr(layer.module, name) for name in layer.module._parameters)
+        elif not isinstance(layer, network.ReLU):
+            norm = getattr(layer, "weight_norm", None)
+            yield from (norm.module.weight_g, norm.module.weight_v) if norm else (layer.weight,)
+            yield layer.bias
+
+
+@pytest.mark.parametrize(("size", "stride"), [(8, 1), (8, 2), (4, 1)])
+def test_demo_convolution_against_its_definition(size, stride):
+    rng = np.random.default_rng(0)
+    layer = network.Convolution(3, 5, size, stride, network.Method("none"), rng, first=False)
+    x = rng.standard_normal((2, 3, size, size), dtype=np.float32)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    weight = layer.weight.reshape(5, 3, 3, 3)
+    out = -(-size // stride)
+    dy = rng.standard_normal((2, 5, out, out), dtype=np.float32)
+    y, dx, dweight = np.zeros_like(dy), np.zeros_like(padded), np.zeros_like(weight)
+    for i, j in np.ndindex(out, out):
+        at = (slice(None), slice(None), slice(i * stride, i * stride + 3), slice(j * stride, j * stride + 3))
+        y[:, :, i, j] = np.einsum("ncij,ocij->no", padded[at], weight)
+        dx[at] += np.einsum("no,ocij->ncij", dy[:, :, i, j], weight)
+        dweight += np.einsum("no,ncij->ocij", dy[:, :, i, j], padded[at])
+    np.testing.assert_allclose(layer.forward(x), y, atol=1e-5)
+    np.testing.assert_allclose(layer.backward(dy), dx[:, :, 1:-1, 1:-1], atol=1e-5)
+    np.testing.assert_allclose(layer._dweight, dweight.reshape(5, -1), atol=1e-4)
+
+
+def demo_results(runs=3, **changed):
+    """All cells at 95 %, but for changed ones: batch_2_gentle=(0.8, 0.9, None) or batch_32_gentle_dim=..."""
+    losses = np.geomspace(2, 0.1, training.LOSS_POINTS)
     results = []
-    for (name, rate), column in zip(
-        training.RATES.items(), zip(accuracies, final_losses, strict=True), strict=True
-    ):
-        for method, runs, loss in zip(("no norm", "LayerNorm"), *column, strict=True):
-            losses = np.linspace(2.5, loss, training.LOSS_POINTS + 1) if math.isfinite(loss) else None
-            losses = np.full(training.LOSS_POINTS + 1, np.inf) if losses is None else losses
-            results.append(
-                training.Result(method, name, rate, [training.Run(losses, a, 1.0, 0.2) for a in runs])
-            )
+    for rate in training.RATES:
+        for batch in training.BATCHES:
+            for method in training.METHODS:
+                name = f"{method.name}_{batch}_{rate}"
+                shares = changed.get(name, (0.95,) * runs)
+                dim = changed.get(f"{name}_dim", (0.95,) * runs)
+                several = [
+                    training.Run(losses, share, share_dim, 1.0, 0.2)
+                    if share is not None
+                    else training.Run(np.full_like(losses, np.inf), 0.1, 0.1, 1.0, 0.2)
+                    for share, share_dim in zip(shares, dim, strict=True)
+                ]
+                results.append(training.Result(method.name, batch, rate, several))
     return results
 
 
-def test_demo_verdict_follows_the_numbers():
-    results = demo_results(
-        [[(0.95, 0.97), (0.91, 0.85)], [(0.1, 0.2), (0.99, 0.98)]], [[0.5, 0.25], [math.inf, 1]]
-    )
-    gentle, tenfold = report.verdict(results).split("\nAt rate ")[1:]
-    assert "trained in all 2 runs: no norm; trained in 1 of 2 runs: LayerNorm" in gentle
-    assert "Lowest final loss: LayerNorm, 0.25" in gentle
-    assert "trained in all 2 runs: LayerNorm; trained in none: no norm" in tenfold
-    assert "diverged" in report.table(results)
+def demo_words(results, held_out=1797):
+    """What the verdict says of each claim, by the first three words of its sentence."""
+    words = {}
+    for line in report.verdict(results, held_out).splitlines():
+        if line.endswith(")") and ": " in line and "arXiv" in line:
+            word, sentence = line.split(": ", 1)
+            words[" ".join(sentence.split()[:3])] = word
+    assert len(words) == len(claims.CLAIMS)
+    return words
 
-    results = demo_results([[(0.1,), (0.1,)], [(0.95,), (0.1,)]], [[math.inf, math.inf], [0.5, 0.25]])
-    gentle, tenfold = report.verdict(results).split("\nAt rate ")[1:]
-    assert gentle.endswith(", not trained: no norm, LayerNorm.")
-    assert ", trained: no norm; not trained: LayerNorm" in tenfold
+
+def test_demo_verdict_when_nothing_makes_a_difference():
+    words = demo_words(demo_results())
+    confirmed = {"Group norm does", "Switchable norm does", "RMS norm does", "Dynamic tanh does"}
+    assert {claim for claim, word in words.items() if word == "Confirmed"} == confirmed
+    assert words["Batch norm suffers"] == "Not confirmed here"
+
+
+@pytest.mark.parametrize(
+    ("claim", "changed", "before", "after"),
+    [
+        (
+            "Without normalization, the",
+            {f"none_{batch}_tenfold": (None,) * 3 for batch in training.BATCHES},
+            "Not confirmed here",
+            "Confirmed",
+        ),
+        (
+            "Without normalization, the",
+            {"none_32_tenfold": (0.5,) * 3},
+            "Not confirmed here",
+            "Confirmed in part",
+        ),
+        (
+            "Without normalization, the",
+            {"none_32_tenfold": (0.95, 0.9, None)},
+            "Not confirmed here",
+            "Undecided here",
+        ),
+        ("Group norm does", {"group_2_gentle": (0.9,) * 3}, "Confirmed", "Not confirmed here"),
+        ("Group norm does", {"group_2_gentle": (0.97,) * 3}, "Confirmed", "Not confirmed here"),
+        ("Group norm does", {"group_2_gentle": (0.955,) * 3}, "Confirmed", "Confirmed"),
+        ("Group norm does", {"group_2_gentle": (0.95, 0.8, None)}, "Confirmed", "Undecided here"),
+        ("Switchable norm does", {"switchable_32_gentle": (0.9,) * 3}, "Confirmed", "Not confirmed here"),
+        ("Instance norm discards", {"batch_32_gentle_dim": (0.4,) * 3}, "Confirmed in part", "Confirmed"),
+        (
+            "Instance norm discards",
+            {"instance_32_gentle_dim": (0.4,) * 3},
+            "Confirmed in part",
+            "Not confirmed here",
+        ),
+        ("RMS norm does", {"RMS_32_tenfold": (0.4,) * 3}, "Confirmed", "Confirmed in part"),
+        ("Weight norm bears", {"none_32_tenfold": (None,) * 3}, "Not confirmed here", "Confirmed"),
+        (
+            "Dynamic tanh does",
+            {f"layer_{b}_gentle": (0.99,) * 3 for b in (2, 8, 32)},
+            "Confirmed",
+            "Not confirmed here",
+        ),
+    ],
+)
+def test_demo_verdict_follows_the_numbers(claim, changed, before, after):
+    assert demo_words(demo_results())[claim] == before
+    assert demo_words(demo_results(**changed))[claim] == after
+
+
+def test_demo_verdict_on_batch_norm_flips():
+    small = demo_results(batch_2_gentle=(0.9,) * 3)
+    assert "\nConfirmed: Batch norm suffers in tiny batches" in report.verdict(small, 1797)
+    assert "\nConfirmed: Batch norm suffers in tiny batches" not in report.verdict(small, 30)
+    larger = demo_results(none_32_tenfold=(0.2,) * 3)
+    assert "\nConfirmed: Batch norm allows larger rates" in report.verdict(larger, 1797)
+
+
+def test_demo_table_marks_the_best_and_the_diverged():
+    results = demo_results(
+        none_32_tenfold=(None,) * 3,
+        weight_2_tenfold=(0.95, None, 0.95),
+        group_8_gentle=(0.971, 0.972, 0.973),
+    )
+    table = report.table(results, 1797)
+    rows = {line.split("|")[0].strip(): line.split("|")[1:] for line in table.splitlines() if "|" in line}
+    assert rows["none"][1].split() == ["95.0%*", "95.0%*", "diverged"]
+    assert rows["weight"][1].split() == ["66.7%", "(1)", "95.0%*", "95.0%*"]
+    assert rows["group"][0].split() == ["95.0%*", "97.2%*", "95.0%*"]
+    assert rows["batch"][0].split() == ["95.0%*", "95.0%", "95.0%*"]
+    assert "(k): k of 3 runs diverged" in table
+    assert "diverged" not in report.table(demo_results(runs=1), 599)
 
 
 # ---- selftest ----

@@ -9,6 +9,7 @@ import numpy as np
 from normkit.demo.training import BATCHES, CLASSES, LOSS_POINTS, RATES, Result, rate_of
 
 GUESSING = float(np.log(CLASSES))  # cross-entropy of equally likely digits
+TOP = 2.5 * GUESSING  # of the panels
 # Black and Paul Tol's muted colours, which the colour-blind can tell apart; dashes help where lines meet.
 STYLES = [
     ("#000000", (0, (1, 1))),
@@ -28,14 +29,16 @@ def save(results: list[Result], path: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 10), layout="constrained")
+    figure = Figure(figsize=(11.5, 10), layout="constrained")
     FigureCanvasAgg(figure)
+    lowest = min(float(np.median([run.losses for run in r.runs], axis=0).min()) for r in results)
     panels = figure.subplots(len(BATCHES), len(RATES), sharex=True, sharey=True, squeeze=False)
     for row, batch in zip(panels, BATCHES, strict=True):
         for panel, rate in zip(row, RATES, strict=True):
             _draw(panel, [result for result in results if (result.batch, result.rate) == (batch, rate)])
             panel.set_title(f"batches of {batch}, {rate} rate ({rate_of(rate, batch):.4g})", fontsize=11)
         row[0].set_ylabel("training loss")
+    panels[0][0].set_ylim(0.7 * min(lowest, GUESSING), TOP)
     for panel in panels[-1]:
         panel.set_xlabel("share of the training (%)")
     handles, labels = panels[0][0].get_legend_handles_labels()
@@ -46,18 +49,23 @@ def save(results: list[Result], path: str) -> None:
 
 
 def _draw(panel: Any, results: list[Result]) -> None:
+    ends = {}
     share = (np.arange(LOSS_POINTS) + 0.5) * 100 / LOSS_POINTS
     for result, (color, dashes) in zip(results, STYLES, strict=True):
         median = np.median([run.losses for run in result.runs], axis=0)
         finite = np.isfinite(median)
+        ends[result.method] = median[-1]
         panel.plot(share[finite], median[finite], ls=dashes, color=color, lw=2, label=result.method)
         if not finite.all():
             kept = int(finite.sum())
-            end = (share[kept - 1], median[kept - 1]) if kept else (0.0, GUESSING)
+            end = (share[kept - 1], min(median[kept - 1], 0.8 * TOP)) if kept else (0.0, GUESSING)
             panel.plot(*end, "X", color=color, ms=11, mec="white", zorder=3, clip_on=False)
-            panel.annotate(f"{result.method}: diverged", end, (9, 5), textcoords="offset points", color=color)
+    lost = [name for name, loss in ends.items() if not np.isfinite(loss)]
+    stuck = [name for name, loss in ends.items() if 0.9 * GUESSING < loss < np.inf]
+    notes = [f"diverged: {', '.join(lost)}"] * bool(lost)
+    notes += [f"no better than guessing: {', '.join(stuck)}"] * bool(stuck)
+    panel.text(99, 0.75 * GUESSING, "\n".join(notes), ha="right", va="top", fontsize=9)
     panel.axhline(GUESSING, color="0.6", lw=1, ls=(0, (1, 3)), label="guessing")
     panel.set_yscale("log")
     panel.set_xlim(0, 100)
-    panel.set_ylim(1e-3, 2.5 * GUESSING)
     panel.grid(alpha=0.3)

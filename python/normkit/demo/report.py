@@ -6,7 +6,7 @@ import math
 import textwrap
 
 from normkit.demo import training
-from normkit.demo.claims import CLAIMS, Cell, Claim, check, find, score
+from normkit.demo.claims import CLAIMS, TOO_WIDE, Cell, Claim, check, find, score
 from normkit.demo.network import CHANNELS, KERNEL
 from normkit.demo.training import BATCHES, RATES, Digits, Result, Settings
 
@@ -69,7 +69,8 @@ def verdict(results: list[Result], held_out: int) -> str:
         _paragraphs(
             f"""What the literature says, and what came out. Each comparison names norm, batch size and rate
             and has a margin, twice the standard error of the difference: ">" asks for a lead beyond the
-            margin, "=" for a difference within it, ">=" for a lag within it. The standard error is
+            margin, "=" for a difference within it, ">=" for no lag beyond it; a margin above
+            {100 * TOO_WIDE:g} points is too wide to tell that there is none ("open"). The standard error is
             {"the larger of " if several else ""}sqrt(p(1-p)/n) of the {held_out:,} held-out
             digits{
                 " and that from the spread of the runs"
@@ -89,17 +90,23 @@ def closing(results: list[Result]) -> str:
 
 
 def _claim(results: list[Result], claim: Claim, held_out: int) -> str:
-    lines, held = [], 0
+    lines, answers = [], []
     for comparison in claim.comparisons:
         outcome = check(results, comparison, held_out)
-        held += outcome.holds
+        answers.append(outcome.answer)
+        difference = round(100 * (outcome.first - outcome.second), 1) + 0.0  # no -0.0
         lines.append(
-            f"   {'yes' if outcome.holds else 'no':<5}{comparison.first!s:<23} {outcome.first:6.1%}"
+            f"   {outcome.answer:<5}{comparison.first!s:<23} {outcome.first:6.1%}"
             f"  {comparison.relation:<2}  {comparison.second!s:<23} {outcome.second:6.1%}"
-            f"   {100 * (outcome.first - outcome.second):+5.1f}, margin {100 * outcome.margin:.1f}"
+            f"   {difference:+5.1f}, margin {100 * outcome.margin:.1f}"
         )
-    word = "Confirmed" if held == len(lines) else "Confirmed in part" if held else "Not confirmed here"
-    return "\n".join([f"{word}: {claim.sentence} ({claim.source})", *lines])
+    return "\n".join([f"{_word(answers)}: {claim.sentence} ({claim.source})", *lines])
+
+
+def _word(answers: list[str]) -> str:
+    if "yes" in answers:
+        return "Confirmed" if set(answers) == {"yes"} else "Confirmed in part"
+    return "Undecided here" if "open" in answers else "Not confirmed here"
 
 
 def _row(name: str, entries: list[list[str]], groups: list[list[Cell]]) -> str:

@@ -3,8 +3,9 @@
 What is held the same: all trainings of one fold share the initial weights and see the same digits in the same
 order, in batches of different size, so that small batches mean more steps. The rate is proportional to the
 batch size (the linear scaling rule, arXiv:1706.02677): a digit moves the weights about as far in any batch.
-The gentle rate suits the network without normalization, which trains reliably up to about four times that
-rate in batches of 32.
+From every starting point tried, the gentle rate suits the network without normalization; from six times that
+rate on, hardly any training of it in batches of 32 succeeds. The choice matters: with half of both rates, the
+tenfold one was no longer too high for that network (95.9 % in batches of 32, seed 0).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import normkit
 from normkit.demo.network import Floats, Labels, Method, Network
 
 BATCHES = [2, 8, 32]
-RATES = {"gentle": 0.05, "tenfold": 0.5}  # in batches of the last size
+RATES = {"gentle": 0.1, "tenfold": 1.0}  # in batches of the last size
 FOLDS = 3  # a third of the digits is held out
-LOSS_POINTS = 24  # windows of the training whose mean losses make a curve
+LOSS_POINTS = 20  # windows of the training whose mean losses make a curve
 MIN_SAMPLES = LOSS_POINTS * BATCHES[-1]  # at least a step for each
 CLASSES = 10
 DIM = np.float32(0.25)  # the ink left on the dimmed digits
