@@ -1,4 +1,4 @@
-"""Arrays without elements: results have the right shape, parameter gradients are 0, running statistics stay."""
+"""Arrays without elements: right shapes, parameter gradients of 0, running statistics left alone."""
 
 import checks
 import normkit as nk

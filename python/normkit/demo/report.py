@@ -2,93 +2,156 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+import textwrap
 
 from normkit.demo import training
-from normkit.demo.training import LOSS_POINTS, Digits, Result, Settings
+from normkit.demo.claims import CLAIMS, Cell, Claim, check, find, score
+from normkit.demo.network import CHANNELS, KERNEL
+from normkit.demo.training import BATCHES, RATES, Digits, Result, Settings
 
-RULE = "-" * 93
-TRAINED = 0.9  # a run has trained if it ends with at least this share of the held-out digits right
+TEXT_WIDTH = 94  # that of the table
+NAME_WIDTH, CELL_WIDTH = 11, 11
+GROUPS = [[Cell("", batch, rate) for batch in BATCHES] for rate in RATES]
+DIM_CELL = Cell("", BATCHES[-1], "gentle", dim=True)
 
 
 def introduction(settings: Settings, digits: Digits) -> str:
     """What is about to be done."""
-    count = len(digits.labels)
-    held_out = count - int(training.TRAINING_SHARE * count)
-    runs = "1 run" if settings.repeats == 1 else f"{settings.repeats} runs"
-    return (
-        f"{count} scanned digits, {held_out} of them held out; {training.HIDDEN_LAYERS} hidden layers of "
-        f"{training.WIDTH} units (linear, norm, ReLU);\nSGD without momentum, batches of {training.BATCH}, "
-        f"{_count(settings.epochs, 'epoch')}; {runs} each, seed {settings.seed}.\n"
+    layers = ", ".join(
+        f"{outputs} channels" + (f" with stride {stride}" if stride > 1 else "")
+        for outputs, stride in CHANNELS
+    )
+    runs = "a third of them held out, each third once: 3 runs each"
+    if settings.folds < training.FOLDS:
+        runs = f"{asked(settings, digits)} of them held out, {_count(settings.folds, 'run')} each"
+    gentle, tenfold = RATES.values()
+    return _paragraphs(
+        f"""{len(digits.labels):,} scanned digits, {runs}, seed {settings.seed}. The network: {KERNEL} x
+        {KERNEL} convolutions ({layers}), each followed by a norm and ReLU, then a linear layer. Layer and
+        RMS norm go over the channels of every pixel, group norm over 4 groups of channels; weight norm acts
+        on the convolutions' weights.""",
+        f"""SGD without momentum. All trainings see the same {settings.samples:,} digits
+        ({settings.samples / training.epoch(digits):.2g} epochs) in the same order, so smaller batches mean
+        more steps; the rate is in proportion to the batch size: {gentle:g} (gentle) and {tenfold:g} (tenfold)
+        in batches of {BATCHES[-1]}. Then the norms go to eval mode, where batch and switchable norm use their
+        running statistics, and the network reads the held-out digits.""",
     )
 
 
-def table(results: list[Result]) -> str:
-    """One line per method and rate: medians over the repeats, and the range of the accuracy."""
-    several = len(results[0].runs) > 1
-    quarters = "".join(f"{quarter:>10}" for quarter in ("1/4", "2/4", "3/4", "end"))
-    median = "median (range)" if several else ""
-    lines = [
-        f"{'':<17}{'held-out accuracy':<24}{'training loss at':>24}{'':>16}{'time in':>12}",
-        f"{'rate':<6}{'norm':<11}{median:<24}{quarters}{'normkit*':>12}",
+def asked(settings: Settings, digits: Digits) -> int:
+    """How many held-out digits the runs of one cell of the table read, all together."""
+    return sum(len(digits.labels[fold :: training.FOLDS]) for fold in range(settings.folds))
+
+
+def table(results: list[Result], held_out: int) -> str:
+    """One line per norm; a column per rate and batch size, and one for dimmed digits."""
+    groups = [*GROUPS, [DIM_CELL]]
+    title = [f"{rate} rate, batches of" for rate in RATES] + [f"ink x {training.DIM:g}"]
+    head = [[str(cell.batch) for cell in group] for group in GROUPS] + [
+        [f"{DIM_CELL.rate}, {DIM_CELL.batch}"]
     ]
-    for previous, result in zip([None, *results], results, strict=False):
-        if previous is None or previous.rate != result.rate:
-            lines.append(RULE)
-        lines.append(_line(result))
-    lines.append(RULE)
-    lines.append("Losses are medians. * Measured, so it varies; every other figure follows from the seed.")
-    return "\n".join(line.rstrip() for line in lines)
+    rule = "+".join(["-" * NAME_WIDTH, *("-" * (CELL_WIDTH * len(group) + 1) for group in groups)])
+    lines = [_row("", [[text] for text in title], groups), _row("norm", head, groups), rule]
+    best = {cell: _best(results, cell) for group in groups for cell in group}
+    for method in dict.fromkeys(result.method for result in results):
+        entries = [
+            [_entry(results, cell._replace(method=method), best[cell]) for cell in group] for group in groups
+        ]
+        lines.append(_row(method, entries, groups))
+    return "\n".join([*lines, rule, _notes(results, held_out)])
 
 
-def verdict(results: list[Result]) -> str:
-    """Which methods trained at which rate, and how the losses compare."""
-    sentences = [f"A run has trained if it ends with at least {TRAINED:.0%} of the held-out digits right."]
-    for rate in dict.fromkeys(result.rate for result in results):
-        at_rate = [result for result in results if result.rate == rate]
-        sentences.append(f"At rate {rate:g}{_times_gentle(rate)}, {_outcome(at_rate)}.{_best_loss(at_rate)}")
-    return "\n".join(sentences)
+def verdict(results: list[Result], held_out: int) -> str:
+    """What the literature says, and what these results say to it."""
+    several = len(results[0].runs) > 1
+    lines = [
+        _paragraphs(
+            f"""What the literature says, and what came out. Each comparison names norm, batch size and rate
+            and has a margin, twice the standard error of the difference: ">" asks for a lead beyond the
+            margin, "=" for a difference within it, ">=" for a lag within it. The standard error is
+            {"the larger of " if several else ""}sqrt(p(1-p)/n) of the {held_out:,} held-out
+            digits{
+                " and that from the spread of the runs"
+                if several
+                else "; with one run each, the luck of the training is not in it"
+            }."""
+        )
+    ]
+    return "\n".join(lines + [_claim(results, claim, held_out) for claim in CLAIMS])
 
 
-def _line(result: Result) -> str:
-    accuracies = result.accuracies
-    accuracy = f"{np.median(accuracies):6.1%}"
-    if len(accuracies) > 1:
-        accuracy += f" ({accuracies.min():.1%} - {accuracies.max():.1%})"
-    quarters = np.median(result.losses, axis=0)[LOSS_POINTS // 4 :: LOSS_POINTS // 4]
-    losses = "".join(f"{_loss(loss):>10}" for loss in quarters)
-    share = f"{result.norm_share:.0%}" if result.norm_share > 0 else "-"
-    return f"{result.rate:<6g}{result.method:<11}{accuracy:<24}{losses}{share:>12}"
+def closing(results: list[Result]) -> str:
+    """How long it took: the one line that varies."""
+    runs = [run for result in results for run in result.runs]
+    seconds, norm_seconds = sum(run.seconds for run in runs), sum(run.norm_seconds for run in runs)
+    return f"Training took {seconds:.0f} s, {norm_seconds / seconds:.0%} of it inside normkit."
 
 
-def _loss(loss: float) -> str:
-    return f"{loss:.2g}" if np.isfinite(loss) else "diverged"
+def _claim(results: list[Result], claim: Claim, held_out: int) -> str:
+    lines, held = [], 0
+    for comparison in claim.comparisons:
+        outcome = check(results, comparison, held_out)
+        held += outcome.holds
+        lines.append(
+            f"   {'yes' if outcome.holds else 'no':<5}{comparison.first!s:<23} {outcome.first:6.1%}"
+            f"  {comparison.relation:<2}  {comparison.second!s:<23} {outcome.second:6.1%}"
+            f"   {100 * (outcome.first - outcome.second):+5.1f}, margin {100 * outcome.margin:.1f}"
+        )
+    word = "Confirmed" if held == len(lines) else "Confirmed in part" if held else "Not confirmed here"
+    return "\n".join([f"{word}: {claim.sentence} ({claim.source})", *lines])
 
 
-def _times_gentle(rate: float) -> str:
-    times = rate / training.RATES["gentle"]
-    return " (gentle)" if times == 1 else f" ({times:g} times as high)"
+def _row(name: str, entries: list[list[str]], groups: list[list[Cell]]) -> str:
+    """The entries of each group share its width equally."""
+    line = f"{name:<{NAME_WIDTH}}"
+    for texts, group in zip(entries, groups, strict=True):
+        width = CELL_WIDTH * len(group) // len(texts)
+        line += "| " + "".join(f"{text:<{width}}" for text in texts)
+    return line.rstrip()
 
 
-def _outcome(results: list[Result]) -> str:
-    """For example: trained in all 5 runs: LayerNorm, RMSNorm; trained in none: no norm."""
-    groups: dict[int, list[str]] = {}
-    for result in results:
-        groups.setdefault(int((result.accuracies >= TRAINED).sum()), []).append(result.method)
+def _shown(results: list[Result], cell: Cell) -> float:
+    """The accuracy in percent as the table rounds it."""
+    return round(100 * score(results, cell, 1).accuracy, 1)
+
+
+def _best(results: list[Result], cell: Cell) -> float:
+    methods = dict.fromkeys(result.method for result in results)
+    return max(_shown(results, cell._replace(method=method)) for method in methods)
+
+
+def _entry(results: list[Result], cell: Cell, best: float) -> str:
+    """For example 97.3%, 97.9%* (the best), 68.3% (1) (one run diverged), diverged (all did)."""
+    runs = find(results, cell).runs
+    diverged = sum(run.diverged for run in runs)
+    if diverged == len(runs):
+        return "diverged"
+    shown = _shown(results, cell)
+    return f"{shown:.1f}%" + ("*" if shown == best else "") + (f" ({diverged})" if diverged else "")
+
+
+def _notes(results: list[Result], held_out: int) -> str:
+    """The legend, with only what the table needs."""
     runs = len(results[0].runs)
-    label = {trained: f"trained in {trained} of {runs} runs" for trained in groups}
-    label |= {0: "trained in none", runs: f"trained in all {runs} runs"}
-    if runs == 1:
-        label = {0: "not trained", 1: "trained"}
-    parts = [f"{label[trained]}: {', '.join(groups[trained])}" for trained in sorted(groups, reverse=True)]
-    return "; ".join(parts)
+    text = "Share of the held-out digits read rightly" + (f", mean of {runs} runs" if runs > 1 else "")
+    text += f"; * best of the column. Last column: trained as gentle, {DIM_CELL.batch}, but read with"
+    text += f" {training.DIM:g} times the ink."
+    diverged = {sum(run.diverged for run in result.runs) for result in results}
+    if runs in diverged:
+        text += " Diverged: the loss became NaN or infinite."
+    if diverged - {0, runs}:
+        text += f" (k): k of {runs} runs diverged and count as guessing, {1 / training.CLASSES:.0%}."
+    best = max(_best(results, cell) for group in GROUPS for cell in group) / 100
+    noise = 2 * math.sqrt(2 * best * (1 - best) / held_out)
+    text += f" Near {best:.0%}, differences up to about {100 * noise:.1f} points are noise, with"
+    text += f" {held_out:,} held-out digits."
+    return _paragraphs(text)
 
 
-def _best_loss(results: list[Result]) -> str:
-    """The lowest median of the final losses, if there is one."""
-    finals = {result.method: float(np.median(result.losses[:, -1])) for result in results}
-    best = min(finals, key=lambda method: finals[method])
-    return f"\n  Lowest final loss: {best}, {_loss(finals[best])}." if np.isfinite(finals[best]) else ""
+def _paragraphs(*texts: str) -> str:
+    filled = [textwrap.fill(" ".join(t.split()), TEXT_WIDTH, break_on_hyphens=False) for t in texts]
+    return "\n".join(filled) + "\n"
 
 
 def _count(number: int, noun: str) -> str:

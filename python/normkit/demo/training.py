@@ -1,8 +1,10 @@
-"""Trains the demo's network once for every method, learning rate and repeat.
+"""Trains the demo's network once for every norm, batch size, learning rate and fold.
 
+What is held the same: all trainings of one fold share the initial weights and see the same digits in the same
+order, in batches of different size, so that small batches mean more steps. The rate is proportional to the
+batch size (the linear scaling rule, arXiv:1706.02677): a digit moves the weights about as far in any batch.
 The gentle rate suits the network without normalization, which trains reliably up to about four times that
-rate. All methods of one repeat share the split of the digits, the initial weights and the order of the
-batches.
+rate in batches of 32.
 """
 
 from __future__ import annotations
@@ -18,76 +20,66 @@ import numpy as np
 import numpy.typing as npt
 
 import normkit
-from normkit.demo.network import Floats, Labels, MakeNorm, Network, cross_entropy
+from normkit.demo.network import Floats, Labels, Method, Network
 
-HIDDEN_LAYERS = 7
-WIDTH = 64
-BATCH = 32
-TRAINING_SHARE = 0.75
-RATES = {"gentle": 0.05, "tenfold": 0.5}
-LOSS_POINTS = 40  # evaluations of the training loss after the one before the first step; a multiple of 4
-
-
-class Method(NamedTuple):
-    """One line of the table: a name and what makes the norm of a layer (None: no norm)."""
-
-    name: str
-    make_norm: MakeNorm
-
+BATCHES = [2, 8, 32]
+RATES = {"gentle": 0.05, "tenfold": 0.5}  # in batches of the last size
+FOLDS = 3  # a third of the digits is held out
+LOSS_POINTS = 24  # windows of the training whose mean losses make a curve
+MIN_SAMPLES = LOSS_POINTS * BATCHES[-1]  # at least a step for each
+CLASSES = 10
+DIM = np.float32(0.25)  # the ink left on the dimmed digits
 
 METHODS = [
-    Method("no norm", lambda width: None),
-    Method("LayerNorm", lambda width: normkit.nn.LayerNorm(width)),
-    Method("RMSNorm", lambda width: normkit.nn.RMSNorm(width)),
+    Method("none"),
+    Method("batch", norm=lambda channels: normkit.nn.BatchNorm2d(channels)),
+    Method("layer", norm=lambda channels: normkit.nn.LayerNorm(channels, axis=1)),
+    Method("instance", norm=lambda channels: normkit.nn.InstanceNorm2d(channels, affine=True)),
+    Method("group", norm=lambda channels: normkit.nn.GroupNorm(4, channels)),
+    Method("RMS", norm=lambda channels: normkit.nn.RMSNorm(channels, axis=1)),
+    Method("weight", weight_norm=lambda weight: normkit.nn.WeightNorm(weight, dim=0)),
+    Method("DyT", norm=lambda channels: normkit.nn.DynamicTanh(channels, axis=1)),
+    Method("switchable", norm=lambda channels: normkit.nn.SwitchableNorm(channels)),
 ]
 
 
 class Settings(NamedTuple):
-    """What a user chooses."""
+    """What a user chooses; each training sees so many digits, repeated ones counted again."""
 
     seed: int
-    epochs: int
-    repeats: int
+    samples: int
+    folds: int
 
 
 class Digits(NamedTuple):
-    """Images as rows of float32 with mean 0 and standard deviation 1 over the whole set, and their labels."""
+    """Images (N, 1, 8, 8) of float32, zero where there is no ink, and their labels."""
 
     images: Floats
     labels: Labels
 
 
 class Run(NamedTuple):
-    """One training run: losses on the training digits, LOSS_POINTS + 1 of them (inf once it diverged)."""
+    """One training: LOSS_POINTS means of the loss (inf once it diverged) and shares of held-out digits."""
 
     losses: npt.NDArray[np.float64]
     accuracy: float
+    dim_accuracy: float
     seconds: float
     norm_seconds: float
 
+    @property
+    def diverged(self) -> bool:
+        """The loss or an output became NaN or infinite; the accuracies are those of guessing."""
+        return not math.isfinite(self.losses[-1])
+
 
 class Result(NamedTuple):
-    """All repeats of one method at one rate."""
+    """The folds of one norm, batch size and rate."""
 
     method: str
-    rate_name: str
-    rate: float
+    batch: int
+    rate: str
     runs: list[Run]
-
-    @property
-    def losses(self) -> npt.NDArray[np.float64]:
-        """Shape (repeats, LOSS_POINTS + 1)."""
-        return np.stack([run.losses for run in self.runs])
-
-    @property
-    def accuracies(self) -> npt.NDArray[np.float64]:
-        """Share of held-out digits recognized, one value per repeat."""
-        return np.array([run.accuracy for run in self.runs])
-
-    @property
-    def norm_share(self) -> float:
-        """Share of the training time spent inside normkit."""
-        return sum(run.norm_seconds for run in self.runs) / sum(run.seconds for run in self.runs)
 
 
 def load_digits() -> Digits:
@@ -95,67 +87,71 @@ def load_digits() -> Digits:
     from sklearn.datasets import load_digits as load
 
     data = load()
-    images = data.data.astype(np.float32)
-    return Digits((images - images.mean()) / images.std(), data.target)
+    images = data.data.astype(np.float32).reshape(-1, 1, 8, 8)
+    return Digits(images / images.std(), data.target)
 
 
-def split(digits: Digits, rng: np.random.Generator) -> tuple[Digits, Digits]:
-    """Training and held-out digits."""
-    order = rng.permutation(len(digits.labels))
-    count = int(TRAINING_SHARE * len(order))
-    training, held_out = order[:count], order[count:]
-    return (
-        Digits(digits.images[training], digits.labels[training]),
-        Digits(digits.images[held_out], digits.labels[held_out]),
-    )
+def epoch(digits: Digits) -> int:
+    """How many digits a training sees in one pass, in the one fold in which they are the fewest."""
+    return len(digits.labels) - -(-len(digits.labels) // FOLDS)
+
+
+def rate_of(name: str, batch: int) -> float:
+    """The learning rate by the linear scaling rule."""
+    return RATES[name] * batch / BATCHES[-1]
 
 
 def train_all(settings: Settings, digits: Digits) -> list[Result]:
-    """Every method at every rate, with a progress bar on stderr if that is a terminal."""
+    """Every norm at every rate and batch size, with a progress bar on stderr if that is a terminal."""
     from tqdm import tqdm
 
-    cases = [(name, rate, method) for name, rate in RATES.items() for method in METHODS]
+    cases = [(rate, batch, method) for rate in RATES for batch in BATCHES for method in METHODS]
     results = []
-    total = len(cases) * settings.repeats
+    total = len(cases) * settings.folds
     with one_thread(), tqdm(total=total, unit="run", disable=None, leave=False) as bar:
-        for rate_name, rate, method in cases:
-            bar.set_description(f"{method.name}, rate {rate:g}")
+        for rate, batch, method in cases:
+            bar.set_description(f"{method.name}, batches of {batch}, {rate} rate")
             runs = []
-            for repeat in range(settings.repeats):
-                runs.append(train(method, rate, settings, repeat, digits))
+            for fold in range(settings.folds):
+                runs.append(train(method, batch, rate, settings, fold, digits))
                 bar.update()
-            results.append(Result(method.name, rate_name, rate, runs))
+            results.append(Result(method.name, batch, rate, runs))
     return results
 
 
-def train(method: Method, rate: float, settings: Settings, repeat: int, digits: Digits) -> Run:
-    """One run from the starting point that (seed, repeat) fixes."""
-    rng = np.random.default_rng([settings.seed, repeat])
-    training, held_out = split(digits, rng)
-    network = Network(digits.images.shape[1], WIDTH, HIDDEN_LAYERS, 10, method.make_norm, rng)
-    steps_per_epoch = len(training.labels) // BATCH
-    steps = settings.epochs * steps_per_epoch
-    losses = np.full(LOSS_POINTS + 1, np.inf)
-    losses[0] = cross_entropy(network.forward(training.images), training.labels)
-    seconds = norm_seconds = 0.0
-    step = 0
+def train(method: Method, batch: int, rate: str, settings: Settings, fold: int, digits: Digits) -> Run:
+    """One training from the starting point that (seed, fold) fixes."""
+    shuffled = np.random.default_rng(settings.seed).permutation(len(digits.labels))
+    held_out = shuffled[fold::FOLDS]
+    training = np.delete(shuffled, slice(fold, None, FOLDS))
+    rng = np.random.default_rng([settings.seed, fold])
+    network = Network(digits.images.shape[-1], CLASSES, method, rng)
+    passes = -(-settings.samples // len(training))
+    order = np.concatenate([rng.permutation(training) for _ in range(passes)])
+    steps = settings.samples // BATCHES[-1] * (BATCHES[-1] // batch)
+
+    losses = np.full(LOSS_POINTS, np.inf)
+    begin = time.perf_counter()
     with np.errstate(all="ignore"):  # a run that diverges overflows; that is its result
-        for point in range(1, LOSS_POINTS + 1):
-            begin, norm_begin = time.perf_counter(), network.norm_seconds
-            while step < point * steps // LOSS_POINTS:
-                if step % steps_per_epoch == 0:
-                    order = rng.permutation(len(training.labels))
-                batch = order[step % steps_per_epoch * BATCH :][:BATCH]
-                network.train_step(training.images[batch], training.labels[batch], rate)
-                step += 1
-            seconds += time.perf_counter() - begin
-            norm_seconds += network.norm_seconds - norm_begin
-            loss = cross_entropy(network.forward(training.images), training.labels)
+        for point in range(LOSS_POINTS):
+            window = range(point * steps // LOSS_POINTS, (point + 1) * steps // LOSS_POINTS)
+            loss = 0.0
+            for step in window:
+                which = order[step * batch : (step + 1) * batch]
+                loss += network.train_step(digits.images[which], digits.labels[which], rate_of(rate, batch))
+                if not math.isfinite(loss):
+                    break
             if not math.isfinite(loss):
                 break
-            losses[point] = loss
-        recognized = network.forward(held_out.images).argmax(axis=1) == held_out.labels
-    return Run(losses, float(recognized.mean()), seconds, norm_seconds)
+            losses[point] = loss / len(window)
+        seconds, norm_seconds = time.perf_counter() - begin, network.norm_seconds
+        images, labels = digits.images[held_out], digits.labels[held_out]
+        bright, dim = network.predict(images), network.predict(DIM * images)
+    if not (np.isfinite(losses[-1]) and np.isfinite(bright).all() and np.isfinite(dim).all()):
+        losses[-1] = np.inf
+        return Run(losses, 1 / CLASSES, 1 / CLASSES, seconds, norm_seconds)
+    accuracy, dim_accuracy = (float((logits.argmax(axis=1) == labels).mean()) for logits in (bright, dim))
+    return Run(losses, accuracy, dim_accuracy, seconds, norm_seconds)
 
 
 @contextlib.contextmanager

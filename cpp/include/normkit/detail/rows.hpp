@@ -185,6 +185,48 @@ inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics
   }
 }
 
+// Rows first .. first+count-1, at most kMaxTileRows of them.
+template <typename T>
+NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int count,
+                                   ParameterReader<Compute<T>>& weight, ParameterReader<Compute<T>>& bias,
+                                   T* x_buffer, T* y_buffer) {
+  using C = Compute<T>;
+  const bool exact = p.statistic == Statistic::kRange;
+  const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
+  const int64_t ahead =
+      p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
+  const T* x_row[kMaxTileRows];
+  T* y_row[kMaxTileRows];
+  Row<C> row[kMaxTileRows];
+  RowStatistics statistics[kMaxTileRows];
+  for (int r = 0; r < count; ++r) {
+    x_row[r] = p.x.template row<const T>(first + r);
+    y_row[r] = p.y ? p.y.template row<T>(first + r) : nullptr;
+    if (p.given) statistics[r] = given_statistics(p, first + r);
+  }
+  if (!p.given) row_statistics(p, x_row, count, x_buffer, statistics);
+  for (int r = 0; r < count; ++r) {
+    row[r] = row_from(statistics[r], exact, C());
+    if (!p.given) save_statistics(p, first + r, statistics[r]);
+  }
+  if (!p.y) return;
+  for (Blocks block = Blocks::apply(p); block.more(); block.next()) {
+    const int length = block.length;
+    Parameter<C> w, b;
+    for (int r = 0; r < count; ++r) {
+      if (r == 0 || varying) {
+        w = weight.block(first + r, block.begin, length);
+        b = bias.block(first + r, block.begin, length);
+      }
+      const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);
+      T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
+      forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length,
+                    p.stream && straight != nullptr, w, b, ahead);
+      if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
+    }
+  }
+}
+
 template <typename T>
 NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end) {
   using C = Compute<T>;
@@ -192,43 +234,10 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   alignas(64) T y_buffer[kBlock];
   ParameterReader<C> weight(p.weight, p.weight_offset, static_cast<C>(p.missing_weight));
   ParameterReader<C> bias(p.bias, 0.0, static_cast<C>(p.missing_bias));
-  const bool exact = p.statistic == Statistic::kRange;
-  const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
-  const int64_t ahead =
-      p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
     const int count = static_cast<int>(p.rows - first < p.tile_rows ? p.rows - first : p.tile_rows);
-    const T* x_row[kMaxTileRows];
-    T* y_row[kMaxTileRows];
-    Row<C> row[kMaxTileRows];
-    RowStatistics statistics[kMaxTileRows];
-    for (int r = 0; r < count; ++r) {
-      x_row[r] = p.x.template row<const T>(first + r);
-      y_row[r] = p.y ? p.y.template row<T>(first + r) : nullptr;
-      if (p.given) statistics[r] = given_statistics(p, first + r);
-    }
-    if (!p.given) row_statistics(p, x_row, count, x_buffer, statistics);
-    for (int r = 0; r < count; ++r) {
-      row[r] = row_from(statistics[r], exact, C());
-      if (!p.given) save_statistics(p, first + r, statistics[r]);
-    }
-    if (!p.y) continue;
-    for (Blocks block = Blocks::apply(p); block.more(); block.next()) {
-      const int length = block.length;
-      Parameter<C> w, b;
-      for (int r = 0; r < count; ++r) {
-        if (r == 0 || varying) {
-          w = weight.block(first + r, block.begin, length);
-          b = bias.block(first + r, block.begin, length);
-        }
-        const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);
-        T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
-        forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length,
-                      p.stream && straight != nullptr, w, b, ahead);
-        if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
-      }
-    }
+    forward_rows<T>(p, first, count, weight, bias, x_buffer, y_buffer);
   }
   if (p.stream) finish_streaming();
 }

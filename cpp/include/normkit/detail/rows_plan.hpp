@@ -2,6 +2,7 @@
 #ifndef NORMKIT_DETAIL_ROWS_PLAN_HPP_
 #define NORMKIT_DETAIL_ROWS_PLAN_HPP_
 
+#include "normkit/detail/columns.hpp"
 #include "normkit/detail/rows_backward.hpp"
 #include "normkit/executor.hpp"
 
@@ -202,6 +203,12 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   }
   choose_tiles(p);
   plan->phase_count = 1;
+  if (suits_columns(p, p.y, {}) && ColumnParameter::fits(p.bias)) {
+    plan->phases[0] = {ColumnTile::tiles(p), 2 * kColumns * p.n * p.x.bytes(),
+                       NORMKIT_PHASE_FUNCTIONS(forward_columns_phase)[p.x.dtype]};
+    set_state(plan, p);
+    return;
+  }
   plan->phases[0] = {tiles(p), 2 * p.tile_rows * p.n * p.x.bytes(),
                      NORMKIT_PHASE_FUNCTIONS(forward_phase)[p.x.dtype]};
   set_state(plan, p);
