@@ -68,7 +68,7 @@ struct MapProblem {
     return h;
   }
   void run(const Executor* executor) {
-    std::vector<unsigned char> scratch(dynamic_tanh_backward_workspace_bytes(shape(), backward()));
+    std::vector<unsigned char> scratch(dynamic_tanh_backward_workspace_bytes(shape(), backward()), 0x7F);
     ASSERT_EQ(dynamic_tanh(shape(), forward(), {}, executor), Status::kOk);
     ASSERT_EQ(dynamic_tanh_backward(shape(), backward(), {scratch.data(), scratch.size()}, executor),
               Status::kOk);
