@@ -188,6 +188,15 @@ def test_channels_first_equals_channels_last(dtype):
             checks.assert_same_bits(result.T, expected[k], f"{channels} x {elements} result {k}")
 
 
+def test_groups_of_panels():
+    """So many that the scratch would grow beyond its share: columns then take several panels to a group."""
+    x, dy, alpha, weight, bias = problem((14_000, 512), 1, "float16")
+    expected = everything(x, dy, alpha, weight, bias, 1)
+    turned = everything(np.ascontiguousarray(x.T), np.ascontiguousarray(dy.T), alpha, weight, bias, 0)
+    for k, result in enumerate(turned):
+        checks.assert_same_bits(result.T, expected[k], f"result {k}")
+
+
 @every_dtype
 @pytest.mark.parametrize(
     ("shape", "axis"), (((3000, 200), 1), ((3, 40, 5000), 1), ((700_003, 1), 1), ((64, 20_000), 1))

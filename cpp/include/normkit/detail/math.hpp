@@ -2,7 +2,7 @@
 //
 // Only IEEE + - * /, rounded one by one, and integer steps on the bits; no branches, no tables. Written once
 // for a "part": a register of doubles or one double. For double the error is below 1.5 ULP (the slope of
-// tanh: 3). For float the arithmetic is double as well, with fewer terms where 2^-36 is enough (kShort), and
+// tanh: 4). For float the arithmetic is double as well, with fewer terms where 2^-36 is enough (kShort), and
 // is rounded once: float results are within 0.501 ULP. Special values are those of C99, NaN is the canonical
 // one.
 //
