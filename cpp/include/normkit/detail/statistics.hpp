@@ -113,7 +113,7 @@ template <typename T>
 NORMKIT_NOINLINE void centred_statistics(const RowsProblem& p, const T* const* row, int count, T* buffer,
                                          RowStatistics* statistics) {
   using C = Compute<T>;
-  Moments<C> moments[kMaxTileRows];
+  Moments<C> moments[kMaxTileRows] = {};
   MergeTree<Moments<C>> tree[kMaxTileRows];
   const bool one_block = Blocks(p).only_one();
   for (Blocks b(p); b.more(); b.next()) {
