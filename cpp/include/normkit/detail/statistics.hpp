@@ -269,6 +269,11 @@ NORMKIT_NOINLINE double power_sum(const RowsProblem& p, const T* row, T* buffer,
   return total.first + total.second;
 }
 
+// Where neither a norm nor its reciprocal comes near the ends of double's range.
+NORMKIT_INLINE bool in_middle(double v) {
+  return v >= 0x1p-500 && v <= 0x1p500;
+}
+
 // kRange, and kNorm of any order but 2.
 template <typename T>
 NORMKIT_NOINLINE RowStatistics other_statistics(const RowsProblem& p, const T* row, T* buffer) {
@@ -282,25 +287,31 @@ NORMKIT_NOINLINE RowStatistics other_statistics(const RowsProblem& p, const T* r
     const double spread = range.largest * scale - range.least * scale;
     return {range.least * scale, 0.0, spread, spread == 0.0 ? 0.0 : 1.0 / spread, scale, 1.0};
   }
-  if (p.power == 1.0 || p.power == 0.0) {
+  if (p.power == 0.0) {
     RowStatistics s = norm_statistics(p, power_sum(p, row, buffer, 1.0), 1.0);
-    if (p.power == 0.0) s.count = __builtin_inf();  // the number of elements that are not 0 has no gradient
+    s.count = __builtin_inf();  // the number of elements that are not 0 has no gradient
     return s;
   }
+  if (p.power == 1.0) {
+    const double norm = power_sum(p, row, buffer, 1.0);
+    if (in_middle(norm)) return norm_statistics(p, norm, 1.0);
+  }
   const Range range = range_of(p, row, buffer, true);
-  if (range.nan) return norm_statistics(p, __builtin_nan(""), 1.0);
+  const double leading = p.power < 0.0 ? range.least : range.largest;
+  if (range.nan || leading == 0.0 || !is_finite(leading))
+    return norm_statistics(p, range.nan ? __builtin_nan("") : leading, 1.0);
+  const double scale = inverse_exponent(leading);
+  // Towards the ends of double's range the norm stays scaled, and so will x.
+  const double kept = in_middle(leading) ? 1.0 : scale;
   if (!is_finite(p.power)) {
-    const bool least = p.power < 0.0;
-    RowStatistics s = norm_statistics(p, least ? range.least : range.largest, 1.0);
-    if (s.count == 1.0) s.count = least ? range.least_count : range.largest_count;
+    RowStatistics s = norm_statistics(p, leading * kept, kept);
+    if (s.count == 1.0) s.count = p.power < 0.0 ? range.least_count : range.largest_count;
     return s;
   }
   // With the leading term about 1 powers neither overflow nor vanish, and 1 / power loses no digits.
-  const double leading = p.power < 0.0 ? range.least : range.largest;
-  if (leading == 0.0 || !is_finite(leading)) return norm_statistics(p, leading, 1.0);
-  const double scale = inverse_exponent(leading);
-  const double norm = pow_of(power_sum(p, row, buffer, scale), 1.0 / p.power) / scale;
-  return norm_statistics(p, norm, 1.0);
+  const double sum = power_sum(p, row, buffer, scale);
+  const double norm = p.power == 1.0 ? sum : pow_of(sum, 1.0 / p.power);
+  return norm_statistics(p, kept == 1.0 ? norm / scale : norm, kept);
 }
 
 // dN/dx for a norm N of order `power`, up to the factor that `count` holds; xhat = x rstd.
