@@ -1,12 +1,13 @@
 // Docstrings of the operations over channels.
 #include "docs.hpp"
 
-#define NORMKIT_DOC_RUNNING                                                                                 \
-  "running_mean, running_var : array, optional\n"                                                           \
-  "    Shape (C,), any dtype. Updated in place where x's statistics are used, running = (1 - momentum) "    \
-  "running +\n"                                                                                             \
-  "    momentum new with the unbiased variance (unless there is only one value); else these are what x is " \
-  "normalized\n"                                                                                            \
+#define NORMKIT_DOC_RUNNING                                                                               \
+  "running_mean, running_var : array, optional\n"                                                         \
+  "    Shape (C,), any dtype. Updated in place where x's statistics are used, running = (1 - momentum) "  \
+  "running +\n"                                                                                           \
+  "    momentum new with the unbiased variance (one value has none and changes nothing); else these are " \
+  "what "                                                                                                 \
+  "x is normalized\n"                                                                                     \
   "    with. An immutable array (JAX) cannot be updated: see `return_stats` and ``normkit.Moments``.\n"
 
 #define NORMKIT_DOC_BACKWARD_OF_CHANNELS                                                             \
@@ -130,7 +131,7 @@ const char kSwitchableNorm[] =
     "Parameters\n"
     "----------\n" NORMKIT_DOC_CHANNELS
     "mean_weight, var_weight : array\n"
-    "    Three logits each; x's dtype or float32.\n" NORMKIT_DOC_PARAMETERS
+    "    Three logits each; x's dtype or float32 (float64 with float64 x).\n" NORMKIT_DOC_PARAMETERS
     "running_mean, running_var : array, optional\n"
     "    Shape (C,), any dtype: BatchNorm's statistics. Updated in place with `training`, running = (1 - "
     "momentum) "

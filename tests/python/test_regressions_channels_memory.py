@@ -214,8 +214,6 @@ def test_flaggems_59_many_rows_in_the_backward(kind):
 
 
 def moments_of(parts):
-    if not hasattr(nk, "Moments"):
-        pytest.skip("Moments are still to come")
     total = nk.Moments((0, 2))
     for part in parts:
         total = total.merge(nk.Moments.of(part, (0, 2)))

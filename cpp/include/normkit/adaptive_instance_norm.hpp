@@ -66,8 +66,10 @@ NORMKIT_NOINLINE void style_statistics(RowsForward style, int64_t begin, int64_t
   style.y = Operand{};
   forward_tiles<T>(style, begin, end);
   const int64_t last = end * style.tile_rows < style.rows ? end * style.tile_rows : style.rows;
-  for (int64_t r = begin * style.tile_rows; r < last; ++r)
-    style.moments[r].var = square_root(style.moments[r].var + style.eps);
+  for (int64_t r = begin * style.tile_rows; r < last; ++r) {
+    RowMoments& m = style.moments[r];
+    m.var = square_root(m.var + style.eps * m.scale * m.scale) / m.scale;
+  }
 }
 template <typename T, typename State>
 void style_phase(const void* state, int64_t begin, int64_t end) {
@@ -101,6 +103,8 @@ void style_backward_phase(const void* state, int64_t begin, int64_t end) {
   style.moments = nullptr;
   forward_tiles<T>(style, begin, end);
 }
+
+constexpr int64_t kMomentsStep = sizeof(RowMoments) / sizeof(double);
 
 // One double for each row of n elements, `step` doubles apart.
 inline Operand row_values(double* values, int64_t rows, int64_t step, int64_t n) {
@@ -164,8 +168,8 @@ inline Status adaptive_instance_norm_plan(const AdaptiveInstanceNormShape& shape
       aligned_scratch(workspace, static_cast<size_t>(rows) * sizeof(RowMoments)));
   if (s.style.moments == nullptr) return Status::kWorkspaceTooSmall;
   s.style.eps = s.content.eps = args.eps;
-  s.content.weight = row_values(&s.style.moments->var, rows, 3, s.content.n);
-  s.content.bias = row_values(&s.style.moments->mean, rows, 3, s.content.n);
+  s.content.weight = row_values(&s.style.moments->var, rows, kMomentsStep, s.content.n);
+  s.content.bias = row_values(&s.style.moments->mean, rows, kMomentsStep, s.content.n);
   choose_tiles(s.style);
   choose_tiles(s.content);
   const DType dtype = s.content.x.dtype;
@@ -217,7 +221,7 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
   s.style.moments = reinterpret_cast<RowMoments*>(scratch);
   s.content.channel_sums = reinterpret_cast<Sums*>(scratch + static_cast<size_t>(rows) * sizeof(RowMoments));
   s.style.eps = s.content.eps = args.eps;
-  s.content.weight = row_values(&s.style.moments->var, rows, 3, s.content.n);
+  s.content.weight = row_values(&s.style.moments->var, rows, kMomentsStep, s.content.n);
   s.style.weight = row_values(&s.content.channel_sums->second, rows, 2, s.style.n);
   s.style.bias = row_values(&s.content.channel_sums->first, rows, 2, s.style.n);
   s.content.segments = 1;

@@ -14,9 +14,9 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// var is biased.
+// var is biased, of x times `scale` (1 unless double elements come near the ends of their range).
 struct RowMoments {
-  double mean, mean_low, var;
+  double mean, mean_low, var, scale;
 };
 
 struct RowsForward : RowsProblem {
@@ -181,7 +181,7 @@ inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
   if (p.moments != nullptr) {
-    p.moments[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var / s.scale / s.scale};
+    p.moments[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale};
   }
 }
 

@@ -158,7 +158,7 @@ inline void update_running_phase(const void* state, int64_t begin, int64_t end) 
     MergeTree<Sums> tree;
     for (int64_t s = 0; s < p.samples; ++s) {
       const RowMoments& m = p.forward.moments[s * p.channels + c];
-      tree.push({m.mean, m.var * n / (n - 1.0)});
+      tree.push({m.mean, m.var / m.scale / m.scale * n / (n - 1.0)});
     }
     const Sums total = tree.finish();
     const double fresh[] = {total.first / sets, total.second / sets};

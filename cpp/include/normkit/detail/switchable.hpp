@@ -52,10 +52,10 @@ inline RowMoments merged(const RowMoments* first, int64_t count, int64_t step, d
   MergeTree<Moments<double>> tree;
   for (int64_t i = 0; i < count; ++i) {
     const RowMoments& m = first[i * step];
-    tree.push({n, m.mean, m.mean_low, m.var * n});
+    tree.push({n, m.mean, m.mean_low, m.var / m.scale / m.scale * n});
   }
   const Moments<double> total = tree.finish();
-  return {total.mean, total.mean_low, total.m2 / total.count};
+  return {total.mean, total.mean_low, total.m2 / total.count, 1.0};
 }
 
 inline void merge_switchable(const Switchable& s, double n) {
@@ -63,7 +63,7 @@ inline void merge_switchable(const Switchable& s, double n) {
   for (int64_t c = 0; c < s.channels; ++c) {
     s.batch[c] = s.training ? merged(s.instance + c, s.samples, s.channels, n)
                             : RowMoments{read_number(s.running_mean, s.running_mean.inner.offset(c)), 0.0,
-                                         read_number(s.running_var, s.running_var.inner.offset(c))};
+                                         read_number(s.running_var, s.running_var.inner.offset(c)), 1.0};
   }
 }
 
@@ -71,6 +71,7 @@ inline Mixture mixture(const Switchable& s, const Softmax3& mean_weight, const S
                        int64_t sample, int64_t channel) {
   Mixture m;
   m.part[0] = s.instance[sample * s.channels + channel];
+  m.part[0].var = m.part[0].var / m.part[0].scale / m.part[0].scale;
   m.part[1] = s.layer[sample];
   m.part[2] = s.batch[channel];
   m.mixed = m.part[2];
@@ -80,7 +81,7 @@ inline Mixture mixture(const Switchable& s, const Softmax3& mean_weight, const S
   const TwoSum pair(mean.sum, mean.error + m.part[2].mean_low);
   double var = 0.0;
   for (int k = 0; k < 3; ++k) var += var_weight.of[k] * m.part[k].var;
-  m.mixed = {pair.sum, pair.error, var};
+  m.mixed = {pair.sum, pair.error, var, 1.0};
   m.rstd = 1.0 / square_root(var + s.eps);
   return m;
 }
@@ -167,7 +168,7 @@ NORMKIT_NOINLINE void switchable_sums(const SwitchableBackward& p, int64_t begin
       tree.push(grad_sums(dy, x, b.length, row, one.block(r, b.begin, b.length), overflows));
     }
     const Sums sums = tree.finish();
-    p.mix.instance[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var / s.scale / s.scale};
+    p.mix.instance[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var / s.scale / s.scale, 1.0};
     // sum dy (x - mean of InstanceNorm)
     p.sums[r] = {sums.first, sums.second / (s.rstd * s.scale)};
   }
