@@ -86,10 +86,18 @@ class _Tree:
         self._count += int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
         self._levels, self._filled = levels, filled
 
+    def _state(self) -> Any:
+        return self._levels if self._filled else None
+
+    def _check_like(self: _T, other: _T) -> None:
+        if other.axes != self.axes:
+            raise ValueError(f"other has axes {other.axes}; it should have {self.axes}")
+
     def merge(self: _T, other: _T) -> _T:
         """Add what ``other`` has seen, as if it came after what this one has seen; returns this one."""
         if type(other) is not type(self):
             raise TypeError(f"other is {type(other).__name__}; it should be {type(self).__name__}")
+        self._check_like(other)
         if not other._filled:
             return self
         if not self._filled:
@@ -143,25 +151,25 @@ class Moments(_Tree):
     def update(self, x: Any) -> Moments:
         """Add an array (any kind and dtype, as for every function); returns this object."""
         axes, run_axes = self._accept(x)
-        self._keep(x, axes, *_ext._moments_update(x, axes, run_axes, self._levels, self._filled))
+        self._keep(x, axes, *_ext._moments_update(x, axes, run_axes, self._state(), self._filled))
         return self
 
     @property
     def mean(self) -> Any:
         """The mean of each set: float64, on the axes that are kept. ValueError before the first element."""
-        return np.ascontiguousarray(self._total()[..., 1])
+        return self._total()[..., 1].copy()
 
     def var(self, ddof: int = 0) -> Any:
         """The variance of each set, divided by count - ddof: float64, on the axes that are kept."""
         squares = np.maximum(self._total()[..., 3], 0.0)
         if self.count <= ddof:
             raise ValueError(f"ddof is {ddof}; it should be less than the number of elements, {self.count}")
-        return squares / (self.count - ddof)
+        return np.asarray(squares / (self.count - ddof))
 
     def rstd(self, eps: float = 1e-5) -> Any:
         """1 / sqrt(var + eps), as the kernels compute it."""
         with np.errstate(divide="ignore"):
-            return 1.0 / np.sqrt(self.var() + eps)
+            return np.asarray(1.0 / np.sqrt(self.var() + eps))
 
     def __repr__(self) -> str:
         return f"Moments(axes={self.axes}, count={self.count}, sets={self._shape})"
@@ -187,6 +195,11 @@ class GradSums(_Tree):
         self.mean = mean
         self.rstd = rstd
 
+    def _check_like(self, other: GradSums) -> None:
+        super()._check_like(other)
+        if not (np.array_equal(self.mean, other.mean) and np.array_equal(self.rstd, other.rstd)):
+            raise ValueError("other has sums about another mean and rstd; they should be the same")
+
     @classmethod
     def of(cls, dy: Any, x: Any, mean: Any, rstd: Any, axes: _Axes) -> GradSums:
         """The sums of one pair of arrays."""
@@ -196,7 +209,7 @@ class GradSums(_Tree):
         """Add a pair of arrays of the same shape and dtype; returns this object."""
         axes, run_axes = self._accept(x)
         levels, filled = _ext._grad_sums_update(
-            dy, x, self.mean, self.rstd, axes, run_axes, self._levels, self._filled
+            dy, x, self.mean, self.rstd, axes, run_axes, self._state(), self._filled
         )
         self._keep(x, axes, levels, filled)
         return self
@@ -204,12 +217,12 @@ class GradSums(_Tree):
     @property
     def sum_dy(self) -> Any:
         """sum of dy: the gradient of bias. float64, on the axes that are kept."""
-        return np.ascontiguousarray(self._total()[..., 0])
+        return self._total()[..., 0].copy()
 
     @property
     def sum_dy_xhat(self) -> Any:
         """sum of dy xhat: the gradient of weight. float64, on the axes that are kept."""
-        return np.ascontiguousarray(self._total()[..., 1])
+        return self._total()[..., 1].copy()
 
     def __repr__(self) -> str:
         return f"GradSums(axes={self.axes}, count={self.count}, sets={self._shape})"

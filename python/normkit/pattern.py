@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,8 +186,6 @@ def _plan(
     for name, size in sizes.items():
         if name not in names:
             raise TypeError(f"{name}={size} is given, but {name!r} is no axis of the pattern {pattern!r}")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} is {size!r}; it should be a positive integer")
     rank = len(shape)
     if rank < reader.axes or (rank > reader.axes and reader.ellipsis is None):
         raise ValueError(
@@ -236,9 +235,12 @@ def _prepare(
     if kind not in ("standard", "rms"):
         raise ValueError(f"kind is {kind!r}; it should be 'standard' or 'rms'")
     shape = tuple(x.shape) if isinstance(x, np.ndarray) else _ext._shape(x)
-    keywords = tuple(
-        (name, int(size) if hasattr(size, "__index__") else size) for name, size in sizes.items()
-    )
+    if affine is not None and not isinstance(affine, str):
+        raise TypeError(f"affine is {affine!r}; it should be a string of names such as 'c'")
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__") or operator.index(size) < 1:
+            raise ValueError(f"{name} is {size!r}; it should be a positive integer")
+    keywords = tuple((name, operator.index(size)) for name, size in sizes.items())
     return _plan(pattern, affine, shape, keywords), kind == "rms"
 
 

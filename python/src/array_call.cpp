@@ -172,11 +172,12 @@ ConstView ArrayCall::statistics(PyObject* argument, const char* name, const int6
 }
 
 ConstView ArrayCall::numbers(PyObject* argument, const char* name, const int64_t* sizes, int32_t ndim,
-                             const char* what) {
+                             const char* what, const Array** read) {
   if (!given(argument)) return {};
   Operand& o = add();
   o.array.read(argument, name, Access::kRead);
   check_shape(o.array, sizes, ndim, what);
+  if (read != nullptr) *read = &o.array;
   return {o.array.data, o.array.dtype, o.array.strides};
 }
 
@@ -245,11 +246,14 @@ Gradients::Gradients(ArrayCall& call, const Array* const* arrays, const char* co
   }
   // An operation does not see parameters whose values do not matter (bias); they must not be overwritten all
   // the same.
+  for (int i = 0; i < count; ++i) keep_away_from(arrays[i]);
+}
+
+void Gradients::keep_away_from(const Array* input) const {
   for (const Operand* out : operands) {
-    for (int i = 0; out != nullptr && i < count; ++i)
-      if (arrays[i] != nullptr && extent_of(out->array).overlaps(extent_of(*arrays[i])))
-        raise(PyExc_ValueError, "%s shares memory with %s; it should be separate memory", out->array.name,
-              arrays[i]->name);
+    if (out != nullptr && input != nullptr && extent_of(out->array).overlaps(extent_of(*input)))
+      raise(PyExc_ValueError, "%s shares memory with %s; it should be separate memory", out->array.name,
+            input->name);
   }
 }
 

@@ -76,7 +76,7 @@ class ArrayCall : public Call {
                        const char* what);
   // Running statistics, of any dtype.
   ConstView numbers(PyObject* argument, const char* name, const int64_t* sizes, int32_t ndim,
-                    const char* what);
+                    const char* what, const Array** read = nullptr);
   View updated(PyObject* argument, const char* name, const int64_t* sizes, int32_t ndim, const char* what);
 
   // A new C-contiguous array of x's kind.
@@ -192,6 +192,8 @@ struct Gradients {
   // `names`: the parameters', for messages, as many as there are; null ends them.
   Gradients(ArrayCall& call, const Array* const* arrays, const char* const* names, PyObject* dx_out,
             PyObject* grads_out, PyObject* accumulate);
+  // No gradient may be written where an input lies that the operation does not see.
+  void keep_away_from(const Array* input) const;
   PyObject* result(const ArrayCall& call) const;
 };
 

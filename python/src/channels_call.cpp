@@ -9,6 +9,9 @@ ChannelsCall::ChannelsCall(PyObject* x, PyObject* channel_axis, const char* name
   if (rank() < 2)
     raise(PyExc_ValueError, "%s has shape %U; it should have at least 2 axes, samples and channels", name,
           shape_text(array).ptr());
+  if (rank() >= kMaxRank)
+    raise(PyExc_ValueError, "%s has %d axes; it should have at most %d", name, static_cast<int>(rank()),
+          static_cast<int>(kMaxRank) - 1);
   const int64_t named = channel_axis == nullptr ? 1 : integer_argument(channel_axis, "channel_axis");
   const int64_t channel = named < 0 ? named + rank() : named;
   if (channel < 1 || channel >= rank())
@@ -50,8 +53,11 @@ void SetsCall::over(PyObject* axis) {
 
 void SetsCall::parts(PyObject* description, int32_t run_axes) {
   const Py_ssize_t count = PyTuple_GET_SIZE(description);
+  if (count > kMaxRank)
+    raise(PyExc_ValueError, "the pattern has %zd axes; it should have at most %d", count,
+          static_cast<int>(kMaxRank));
   int64_t part[kMaxRank][4];
-  for (Py_ssize_t i = 0; i < count && i < kMaxRank; ++i)
+  for (Py_ssize_t i = 0; i < count; ++i)
     integer_arguments(PyTuple_GET_ITEM(description, i), "parts", part[i]);
   for (int32_t i = 0; i < count; ++i) {
     int64_t span = 1;  // of what follows it in the same axis

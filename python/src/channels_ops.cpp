@@ -99,10 +99,24 @@ PyObject* run_forward(ChannelsCall& call, Args& args, const Source& source, PyOb
   return forward_result(call, return_stats, y, mean, rstd);
 }
 
+// Running statistics that a backward pass is given: read, whether they are used or not, and never written.
+struct Running {
+  const Array* arrays[2] = {};
+  Running() {}
+  Running(ChannelsCall& call, PyObject* mean, PyObject* var) {
+    call.numbers(mean, "running_mean", call.channels(), 1, "one number for each channel", &arrays[0]);
+    call.numbers(var, "running_var", call.channels(), 1, "one number for each channel", &arrays[1]);
+  }
+  void keep(const Gradients& gradients) const {
+    for (const Array* array : arrays) gradients.keep_away_from(array);
+  }
+};
+
 // The last arguments of every gradient, in this order: mean, rstd, dx_out, grads_out, accumulate.
 template <typename Args>
 PyObject* run_backward(ChannelsCall& call, Args& args, PyObject* dy, PyObject* weight, PyObject* bias,
-                       PyObject* const* last, const int64_t* sizes, int32_t ndim, const char* what,
+                       const Running& running, PyObject* const* last, const int64_t* sizes, int32_t ndim,
+                       const char* what,
                        size_t (*workspace_bytes)(const ChannelsShape&, const Args&) noexcept,
                        Status (*plan)(const ChannelsShape&, const Args&, Workspace, Plan*) noexcept) {
   const Array* arrays[2] = {};
@@ -117,6 +131,7 @@ PyObject* run_backward(ChannelsCall& call, Args& args, PyObject* dy, PyObject* w
   }
   if (args.sum_dy.data != nullptr) arrays[0] = nullptr;  // the parameters' gradients are the sums themselves
   Gradients gradients(call, arrays, kParameters, last[2], last[3], last[4]);
+  running.keep(gradients);
   args.dx = gradients.dx;
   args.dweight = gradients.parameters[0];
   args.dbias = gradients.parameters[1];
@@ -249,7 +264,8 @@ PyObject* batch_norm_backward_call(PyObject* const* slots) {
     read_sums(call, slots[kSums], sums, args);
     bias = nullptr;
   }
-  return run_backward(call, args, slots[kDy], slots[kWeight], bias, slots + kMean,
+  const Running running(call, slots[kRunningMean], slots[kRunningVar]);
+  return run_backward(call, args, slots[kDy], slots[kWeight], bias, running, slots + kMean,
                       training ? call.channels() : nullptr, 1, kPerChannel,
                       &batch_norm_backward_workspace_bytes, &batch_norm_backward_plan);
 }
@@ -317,7 +333,8 @@ PyObject* instance_norm_backward_call(PyObject* const* slots) {
   if (!from_x)
     set_source(args, read_source(call, false, slots[kRunningMean], slots[kRunningVar], "use_input_stats"));
   const int64_t sizes[] = {call.samples(), call.channels()[0]};
-  return run_backward(call, args, slots[kDy], slots[kWeight], slots[kBias], slots + kMean,
+  const Running running(call, slots[kRunningMean], slots[kRunningVar]);
+  return run_backward(call, args, slots[kDy], slots[kWeight], slots[kBias], running, slots + kMean,
                       from_x ? sizes : nullptr, 2, kPerInstance, &instance_norm_backward_workspace_bytes,
                       &instance_norm_backward_plan);
 }
@@ -360,8 +377,8 @@ PyObject* group_norm_backward_call(PyObject* const* slots) {
   args.groups = groups_of(call, slots[kNumGroups]);
   args.eps = number_argument(slots[kEps], "eps", args.eps);
   const int64_t sizes[] = {call.samples(), args.groups};
-  return run_backward(call, args, slots[kDy], slots[kWeight], slots[kBias], slots + kMean, sizes, 2,
-                      kPerGroup, &group_norm_backward_workspace_bytes, &group_norm_backward_plan);
+  return run_backward(call, args, slots[kDy], slots[kWeight], slots[kBias], Running(), slots + kMean, sizes,
+                      2, kPerGroup, &group_norm_backward_workspace_bytes, &group_norm_backward_plan);
 }
 
 // ---- switchable_norm ----
@@ -453,6 +470,7 @@ PyObject* switchable_norm_backward_call(PyObject* const* slots) {
     args.running_var = source.var;
   }
   Gradients gradients(call, arrays, kNames, slots[kDxOut], slots[kGradsOut], slots[kAccumulate]);
+  Running(call, slots[kRunningMean], slots[kRunningVar]).keep(gradients);
   args.dx = gradients.dx;
   args.dmean_weight = gradients.parameters[0];
   args.dvar_weight = gradients.parameters[1];

@@ -222,8 +222,13 @@ PyObject* min_max_scale_call(PyObject* const* slots) {
       raise(PyExc_TypeError, "feature_range is %R; it should be a pair (low, high)", range);
     args.low = number_argument(PySequence_Fast_GET_ITEM(range, 0), "feature_range[0]", 0.0);
     args.high = number_argument(PySequence_Fast_GET_ITEM(range, 1), "feature_range[1]", 0.0);
-    if (!(args.low < args.high))
-      raise(PyExc_ValueError, "feature_range is %R; its first number should be less than the second", range);
+    const double span = args.high - args.low;
+    const double largest = call.x_is_f64() ? 1.7976931348623157e308 : 3.4028234663852886e38;
+    if (!(args.low < args.high) || !(span <= largest))
+      raise(PyExc_ValueError,
+            "feature_range is %R; its first number should be less than the second, by no more than x's dtype "
+            "holds",
+            range);
   }
   args.x = call.x_view();
   args.y = call.result_like_x(slots[kOut], "out", &y);

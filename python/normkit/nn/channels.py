@@ -24,6 +24,7 @@ class _RunningNorm(Module):
         momentum: float | None,
         affine: bool,
         track_running_stats: bool,
+        bias: bool,
         channel_axis: int,
         dtype: Any,
     ) -> None:
@@ -35,7 +36,7 @@ class _RunningNorm(Module):
         self.track_running_stats = track_running_stats
         self.channel_axis = channel_axis
         self.weight: Any = np.ones(num_features, dtype) if affine else None
-        self.bias: Any = np.zeros(num_features, dtype) if affine else None
+        self.bias: Any = np.zeros(num_features, dtype) if affine and bias else None
         wide = np.dtype(dtype) if np.dtype(dtype) == np.float64 else np.dtype(np.float32)
         self.running_mean: Any = np.zeros(num_features, wide) if track_running_stats else None
         self.running_var: Any = np.ones(num_features, wide) if track_running_stats else None
@@ -49,6 +50,8 @@ class _RunningNorm(Module):
             self.num_batches_tracked[...] = 0
 
     def _check_rank(self, x: Any) -> None:
+        if not hasattr(x, "shape"):
+            return  # the function says what x should be
         rank = len(x.shape)
         if rank not in self._ranks:
             raise ValueError(
@@ -72,11 +75,12 @@ class _BatchNorm(_RunningNorm):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         frozen: bool = False,
         channel_axis: int = 1,
         dtype: Any = np.float32,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, channel_axis, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias, channel_axis, dtype)
         if frozen and not track_running_stats:
             raise ValueError("frozen is True; track_running_stats should be True as well")
         self.frozen = frozen
@@ -149,10 +153,11 @@ class _InstanceNorm(_RunningNorm):
         affine: bool = False,
         track_running_stats: bool = False,
         *,
+        bias: bool = True,
         channel_axis: int = 1,
         dtype: Any = np.float32,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, channel_axis, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias, channel_axis, dtype)
 
     def _arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         from_x = self.training or self.running_mean is None
@@ -218,6 +223,7 @@ class GroupNorm(Module):
         eps: float = 1e-5,
         affine: bool = True,
         *,
+        bias: bool = True,
         channel_axis: int = 1,
         dtype: Any = np.float32,
     ) -> None:
@@ -230,7 +236,7 @@ class GroupNorm(Module):
         self.affine = affine
         self.channel_axis = channel_axis
         self.weight: Any = np.ones(num_channels, dtype) if affine else None
-        self.bias: Any = np.zeros(num_channels, dtype) if affine else None
+        self.bias: Any = np.zeros(num_channels, dtype) if affine and bias else None
 
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         arguments = (x, self.num_groups, self.weight, self.bias, self.eps)

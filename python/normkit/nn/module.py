@@ -10,6 +10,14 @@ import numpy as np
 from .. import _ext
 
 
+def _convert(name: str, value: Any, own: Any) -> Any:
+    """`value` as an array of the dtype of the module's own one."""
+    try:
+        return np.asarray(value).astype(own.dtype, casting="same_kind")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} is {type(value).__name__}, which does not convert to {own.dtype}") from error
+
+
 class Module:
     """What all modules share: parameters, modes, and the memory of the last forward.
 
@@ -100,12 +108,12 @@ class Module:
         unknown = sorted(state_dict.keys() - own.keys())
         if strict and (missing or unknown):
             raise KeyError(f"{type(self).__name__}: missing names {missing}, unknown names {unknown}")
-        values = {name: np.asarray(state_dict[name]) for name in own if name in state_dict}
+        values = {name: _convert(name, state_dict[name], own[name]) for name in own if name in state_dict}
         for name, value in values.items():
             if value.shape != own[name].shape:
                 raise ValueError(f"{name} has shape {value.shape}; it should have shape {own[name].shape}")
         for name, value in values.items():
-            own[name][...] = value.astype(own[name].dtype)
+            own[name][...] = value
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

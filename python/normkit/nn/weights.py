@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
+from .. import _ext, functional
 from .module import Module
 
 
 class WeightNorm(Module):
     """WeightNorm of a weight: ``module()`` is w = g v / norm(v); see :func:`normkit.functional.weight_norm`.
 
-    Begins with the given weight: ``weight_v`` is a copy of it, ``weight_g`` its norms (v's rank with ones;
-    state names of ``torch.nn.utils.weight_norm``). ``dim`` is the axis whose indices have norms of their own,
-    None for the whole weight. ``backward(dw)`` returns dv; :attr:`grads` holds both gradients.
+    Begins with the given weight: ``weight_v`` is a copy of it, ``weight_g`` its norms (v's rank with ones,
+    or a scalar; state names of ``torch.nn.utils.weight_norm``). ``dim`` is the axis whose indices have norms
+    of their own, None for the whole weight. ``backward(dw)`` returns dv; :attr:`grads` holds both gradients.
     """
 
     _parameters = ("weight_g", "weight_v")
@@ -24,11 +24,17 @@ class WeightNorm(Module):
         super().__init__()
         self.dim = dim
         self.weight_v: Any = np.array(weight)
-        others = tuple(i for i in range(self.weight_v.ndim) if dim is None or i != dim % self.weight_v.ndim)
-        squares = np.square(self.weight_v, dtype=np.float64)
-        self.weight_g: Any = np.sqrt(squares.sum(others, keepdims=True)).astype(self.weight_v.dtype)
+        rank = self.weight_v.ndim
+        others = tuple(i for i in range(rank) if dim is None or i != dim % rank)
+        wide = self.weight_v.astype(np.float64)
+        largest = np.abs(wide).max(initial=0) or 1.0  # so that no square overflows
+        norms = np.sqrt(np.square(wide / largest).sum(others, keepdims=dim is not None)) * largest
+        self.weight_g: Any = np.asarray(norms).astype(self.weight_v.dtype)
 
     def __call__(self, *, out: Any = None) -> Any:  # type: ignore[override]
+        for name in self._parameters:
+            if out is not None and _ext._may_share_memory(out, getattr(self, name)):
+                raise ValueError(f"out shares memory with {name}; it should be separate memory")
         w = functional.weight_norm(self.weight_v, self.weight_g, self.dim, out=out)
         if self.training:
             self._saved = (self.weight_v, None)

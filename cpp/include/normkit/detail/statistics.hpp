@@ -96,13 +96,13 @@ NORMKIT_INLINE RowStatistics statistics_from(const RowsProblem& p, double mean, 
   return {mean, mean_low, var, p.flat_is_zero && spread == 0.0 ? 0.0 : 1.0 / spread, scale, n};
 }
 
-// From the norm of x times `scale`. Below eps the norm plays no part in y, nor in its gradient; the gradient
-// of a zero vector is 0.
-NORMKIT_INLINE RowStatistics norm_statistics(const RowsProblem& p, double norm, double scale) {
+// From the norm of x times `scale`; `zeros`: all of x is 0. Below eps the norm plays no part in y, nor in its
+// gradient; the gradient of a zero vector is 0.
+NORMKIT_INLINE RowStatistics norm_statistics(const RowsProblem& p, double norm, double scale, bool zeros) {
   const double limit = p.eps * scale;
   const bool limited = norm < limit;
   return {0.0,   0.0,
-          norm,  limited && norm == 0.0 ? 0.0 : 1.0 / (limited ? limit : norm),
+          norm,  limited && zeros ? 0.0 : 1.0 / (limited ? limit : norm),
           scale, limited ? __builtin_inf() : 1.0};
 }
 
@@ -135,7 +135,7 @@ NORMKIT_NOINLINE void centred_statistics(const RowsProblem& p, const T* const* r
 }
 
 NORMKIT_INLINE RowStatistics statistics_of_squares(const RowsProblem& p, double squares, double scale) {
-  return p.statistic == Statistic::kNorm ? norm_statistics(p, square_root(squares), scale)
+  return p.statistic == Statistic::kNorm ? norm_statistics(p, square_root(squares), scale, squares == 0.0)
                                          : statistics_from(p, 0.0, 0.0, squares, scale);
 }
 
@@ -173,7 +173,8 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
     }
   }
   if (!is_finite(largest) || largest == 0.0 || !is_finite(p.eps)) return plain;
-  const double root = square_root(p.eps);  // where eps is larger than the squares, it sets the scale
+  // Where eps is larger than the squares, it sets the scale; a norm's eps only limits it.
+  const double root = p.statistic == Statistic::kNorm ? 0.0 : square_root(p.eps);
   const double scale = inverse_power_of_two(root > largest ? root : largest);
   if (scale == 1.0) return plain;
   MergeTree<Moments<double>> moments;
@@ -288,30 +289,31 @@ NORMKIT_NOINLINE RowStatistics other_statistics(const RowsProblem& p, const T* r
     return {range.least * scale, 0.0, spread, spread == 0.0 ? 0.0 : 1.0 / spread, scale, 1.0};
   }
   if (p.power == 0.0) {
-    RowStatistics s = norm_statistics(p, power_sum(p, row, buffer, 1.0), 1.0);
+    RowStatistics s = norm_statistics(p, power_sum(p, row, buffer, 1.0), 1.0, false);
+    if (s.var == 0.0) s.rstd = 0.0;
     s.count = __builtin_inf();  // the number of elements that are not 0 has no gradient
     return s;
   }
   if (p.power == 1.0) {
     const double norm = power_sum(p, row, buffer, 1.0);
-    if (in_middle(norm)) return norm_statistics(p, norm, 1.0);
+    if (in_middle(norm)) return norm_statistics(p, norm, 1.0, false);
   }
   const Range range = range_of(p, row, buffer, true);
   const double leading = p.power < 0.0 ? range.least : range.largest;
   if (range.nan || leading == 0.0 || !is_finite(leading))
-    return norm_statistics(p, range.nan ? __builtin_nan("") : leading, 1.0);
+    return norm_statistics(p, range.nan ? __builtin_nan("") : leading, 1.0, range.largest == 0.0);
   const double scale = inverse_exponent(leading);
   // Towards the ends of double's range the norm stays scaled, and so will x.
   const double kept = in_middle(leading) ? 1.0 : scale;
   if (!is_finite(p.power)) {
-    RowStatistics s = norm_statistics(p, leading * kept, kept);
+    RowStatistics s = norm_statistics(p, leading * kept, kept, false);
     if (s.count == 1.0) s.count = p.power < 0.0 ? range.least_count : range.largest_count;
     return s;
   }
   // With the leading term about 1 powers neither overflow nor vanish, and 1 / power loses no digits.
   const double sum = power_sum(p, row, buffer, scale);
   const double norm = p.power == 1.0 ? sum : pow_of(sum, 1.0 / p.power);
-  return norm_statistics(p, kept == 1.0 ? norm / scale : norm, kept);
+  return norm_statistics(p, kept == 1.0 ? norm / scale : norm, kept, false);
 }
 
 // dN/dx for a norm N of order `power`, up to the factor that `count` holds; xhat = x rstd.
