@@ -34,7 +34,8 @@ def introduction(settings: Settings, digits: Digits) -> str:
         f"""SGD without momentum. All trainings see the same {settings.samples:,} digits
         ({settings.samples / training.epoch(digits):.2g} epochs) in the same order, so smaller batches mean
         more steps; the rate is in proportion to the batch size: {gentle:g} (gentle) and {tenfold:g} (tenfold)
-        in batches of {BATCHES[-1]}. Then the norms go to eval mode, where batch and switchable norm use their
+        in batches of {BATCHES[-1]}: the gentle one suits the network without a norm, and other rates may
+        give other verdicts. Then the norms go to eval mode, where batch and switchable norm use their
         running statistics, and the network reads the held-out digits.""",
     )
 
