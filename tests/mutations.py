@@ -6,7 +6,7 @@
     python3 tests/mutations.py --sample 2 --seed 7
 
 A mutation is a piece of text that stands exactly once in a header, and what replaces it. The tests are the
-accuracy, sameness and memory tests (for the window kernel its own), header-only; golden hashes, which any
+accuracy, sameness and memory tests (for some kernels their own), header-only; golden hashes, which any
 change of a bit turns red, are left out. Prints a table and 'N passed, N failed', a mutation that the tests
 catch counting as passed.
 """
@@ -24,7 +24,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HEADERS = Path("cpp/include/normkit/detail")
 SOURCES = ["accuracy_test.cpp", "sameness_test.cpp", "memory_test.cpp"]
-OWN_SOURCES = {"window.hpp": ["window_test.cpp"], "window_plan.hpp": ["window_test.cpp"]}
+OWN_SOURCES = {
+    "window.hpp": ["window_test.cpp"],
+    "window_plan.hpp": ["window_test.cpp"],
+    "columns.hpp": ["sets_test.cpp"],
+    "columns_backward.hpp": ["sets_test.cpp"],
+    "sets_plan.hpp": ["sets_test.cpp"],
+    "switchable.hpp": ["sets_test.cpp"],
+}
 FLAGS = ["-std=c++17", "-O1", "-fopenmp", "-w"]
 
 
@@ -69,19 +76,19 @@ MUTATIONS = [
     ),
     Mutation(
         "eps outside the root",
-        "rows.hpp",
-        "1.0 / square_root(var + eps), scale};",
-        "1.0 / (square_root(var) + eps), scale};",
+        "statistics.hpp",
+        "square_root(var + p.eps * scale * scale)",
+        "(square_root(var) + p.eps * scale * scale)",
     ),
     Mutation(
         "biased by the batch",
-        "rows.hpp",
-        "statistics_from(m.mean, m.mean_low, m.m2, static_cast<double>(p.n), p.eps, 1.0);",
-        "statistics_from(m.mean, m.mean_low, m.m2, p.n * (1 + 1e-7 * p.rows), p.eps, 1.0);",
+        "statistics.hpp",
+        "  const double raw = squares / n, ",
+        "  const double raw = squares / (n * (1 + 1e-7 * p.rows)), ",
     ),
     Mutation(
         "low part of the mean dropped",
-        "rows.hpp",
+        "statistics.hpp",
         "static_cast<float>(s.mean - static_cast<double>(hi))",
         "0.0f",
     ),
@@ -100,7 +107,7 @@ MUTATIONS = [
     Mutation(
         "mean of g forgotten",
         "rows_backward.hpp",
-        "centred ? sums.first / static_cast<double>(n) : 0.0;",
+        "p.centred() ? sums.first / row.count : 0.0;",
         "0.0;",
     ),
     Mutation(
@@ -118,14 +125,45 @@ MUTATIONS = [
     Mutation(
         "blocks merge in another order with the tree",
         "merge.hpp",
-        "    for (; (filled_ >> rank) & 1u; ++rank) partial = merge(level_[rank], partial);\n    filled_",
-        "    for (; (filled_ >> rank) & 1u; ++rank) partial = level_[rank];\n    filled_",
+        "    int rank = 0;\n"
+        "    for (; (filled_ >> rank) & 1u; ++rank) partial = merge(level_[rank], partial);\n",
+        "    int rank = 0;\n    for (; (filled_ >> rank) & 1u; ++rank) partial = level_[rank];\n",
     ),
     Mutation(
         "round half up",
         "convert.hpp",
         "const PartU32 rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;",
         "const PartU32 rounded = (bits + 0xFFFFu) >> 16;",
+    ),
+    Mutation(
+        "squares of a column in one long chain",
+        "columns.hpp",
+        "const int stop = n - i < kChain * kLanes ? n : i + kChain * kLanes;",
+        "const int stop = n;",
+    ),
+    Mutation(
+        "columns out of range applied in float",
+        "columns.hpp",
+        "    if (!whole || rows.any_wide) {",
+        "    if (!whole) {",
+    ),
+    Mutation(
+        "gradient sums of a column in fewer lanes",
+        "columns_backward.hpp",
+        "      sum_dy_xhat.add(j, g",
+        "      sum_dy_xhat.add(j % 16, g",
+    ),
+    Mutation(
+        "runs of another axis",
+        "sets_plan.hpp",
+        "p->run = run_axes == 0 || varies_within ? p->n",
+        "p->run = true ? p->n",
+    ),
+    Mutation(
+        "mixture about another mean",
+        "switchable.hpp",
+        "const double centred_sum = p.sums[r].second + m.mean_offset(0) * dy_sum;",
+        "const double centred_sum = p.sums[r].second - m.mean_offset(0) * dy_sum;",
     ),
     Mutation(
         "window shifted by one for even sizes",
@@ -187,7 +225,7 @@ def outcome(mutation):
         if error:
             return "error", error
         program = folder / "tests/mutant"
-        every = [*SOURCES, "window_test.cpp"]
+        every = [*SOURCES, "window_test.cpp", "sets_test.cpp"]
         names = every if mutation is None else OWN_SOURCES.get(mutation.file, SOURCES)
         sources = [str(folder / "tests/cpp" / source) for source in names]
         include = ["-I", str(folder / "cpp/include")]

@@ -296,6 +296,119 @@ TEST(Sets, MomentsAndGradSums) {
   });
 }
 
+// Channels-last memory, [N, S, C] seen as [N, C, S]: columns, with the bits of rows; whole vectors of sets, a
+// rest, sets that leave float's range among others.
+TEST(Sets, ColumnsHaveTheBitsOfRows) {
+  for (DType dtype : kDTypes) {
+    for (int64_t S : {5, 300, 1500}) {
+      constexpr int64_t N = 3, C = 37;
+      const int64_t size[] = {N, C, S}, last[] = {S * C, 1, C};
+      const int64_t elements = N * C * S;
+      Array x = random_array(dtype, elements, 1), dy = random_array(dtype, elements, 2);
+      if (dtype == DType::kF32 || dtype == DType::kBF16)
+        for (size_t i = 0; i < x.size(); ++i)
+          if (i / static_cast<size_t>(S) % C == 5) x.set(i, x[i] * 1e35);
+      const Array weight = random_array(dtype, C, 3), bias = random_array(dtype, C, 4);
+      const auto moved = [&](const Array& from, bool back) {
+        Array to(dtype, elements);
+        for (int64_t n = 0; n < N; ++n)
+          for (int64_t c = 0; c < C; ++c)
+            for (int64_t s = 0; s < S; ++s) {
+              const auto row = static_cast<size_t>((n * C + c) * S + s);
+              const auto column = static_cast<size_t>((n * S + s) * C + c);
+              to.set(back ? row : column, from[back ? column : row]);
+            }
+        return to;
+      };
+      // BatchNorm, InstanceNorm, LayerNorm over C.
+      for (uint64_t normalized : {5u, 4u, 2u}) {
+        SCOPED_TRACE(std::string(dtype_name(dtype)) + " " + std::to_string(S) + " mask " +
+                     std::to_string(normalized));
+        const SetsShape shape{3, size, normalized, 2, normalized == 5 ? 1 : 0};
+        std::vector<Array> results[2];
+        for (int columns = 0; columns < 2; ++columns) {
+          const Array own_x = columns ? moved(x, false) : x, own_dy = columns ? moved(dy, false) : dy;
+          const int64_t* strides = columns ? last : nullptr;
+          Array y(dtype, elements), dx(dtype, elements), dweight(dtype, C), dbias(dtype, C);
+          NormArgs forward;
+          forward.x = {own_x.bytes.data(), dtype, strides};
+          forward.y = {y.bytes.data(), dtype, strides};
+          forward.weight = in(weight);
+          forward.bias = in(bias);
+          ASSERT_EQ(norm(shape, forward), Status::kOk);
+          NormBackwardArgs backward;
+          backward.x = {own_x.bytes.data(), dtype, strides};
+          backward.dy = {own_dy.bytes.data(), dtype, strides};
+          backward.dx = {dx.bytes.data(), dtype, strides};
+          backward.weight = in(weight);
+          backward.dweight = out(dweight);
+          backward.dbias = out(dbias);
+          std::vector<unsigned char> scratch(norm_backward_workspace_bytes(shape, backward));
+          ASSERT_EQ(norm_backward(shape, backward, {scratch.data(), scratch.size()}), Status::kOk);
+          results[columns] = {columns ? moved(y, true) : y, columns ? moved(dx, true) : dx, dweight, dbias};
+        }
+        for (size_t k = 0; k < 4; ++k) EXPECT_EQ(results[0][k].bytes, results[1][k].bytes) << k;
+      }
+    }
+  }
+}
+
+// SwitchableNorm's gradient of the logits against differences of its own forward.
+TEST(Sets, SwitchableGradientsAreDifferences) {
+  const int64_t size[] = {3, 4, 5};
+  constexpr int64_t kElements = 60;
+  const Array x = random_array(DType::kF64, kElements, 1), dy = random_array(DType::kF64, kElements, 2);
+  const Array weight = random_array(DType::kF64, 4, 3);
+  double logits[2][3] = {{0.25, -0.5, 1.0}, {0.5, 0.125, -0.75}}, gradient[2][3];
+  const ChannelsShape shape{3, size};
+  SwitchableNormBackwardArgs backward;
+  backward.dy = in(dy);
+  backward.x = in(x);
+  backward.weight = in(weight);
+  backward.mean_weight = logits[0];
+  backward.var_weight = logits[1];
+  backward.dmean_weight = gradient[0];
+  backward.dvar_weight = gradient[1];
+  Array dx(DType::kF64, kElements);
+  backward.dx = out(dx);
+  std::vector<unsigned char> scratch(switchable_norm_backward_workspace_bytes(shape, backward));
+  ASSERT_EQ(switchable_norm_backward(shape, backward, {scratch.data(), scratch.size()}), Status::kOk);
+  const auto loss = [&](const Array& at) {
+    Array y(DType::kF64, kElements);
+    SwitchableNormArgs forward;
+    forward.x = in(at);
+    forward.y = out(y);
+    forward.mean_weight = logits[0];
+    forward.var_weight = logits[1];
+    forward.weight = in(weight);
+    std::vector<unsigned char> memory(switchable_norm_workspace_bytes(shape, forward));
+    EXPECT_EQ(switchable_norm(shape, forward, {memory.data(), memory.size()}), Status::kOk);
+    double sum = 0.0;
+    for (size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
+    return sum;
+  };
+  constexpr double kStep = 1e-6;
+  for (auto& group : logits) {
+    for (double& logit : group) {
+      const double before = logit;
+      logit = before + kStep;
+      const double above = loss(x);
+      logit = before - kStep;
+      const double below = loss(x);
+      logit = before;
+      const double wanted = (above - below) / (2 * kStep);
+      EXPECT_NEAR(gradient[&group - logits][&logit - group], wanted, 1e-7 * (1 + std::fabs(wanted)));
+    }
+  }
+  for (size_t i = 0; i < x.size(); i += 7) {
+    Array above = x, below = x;
+    above.set(i, x[i] + kStep);
+    below.set(i, x[i] - kStep);
+    const double wanted = (loss(above) - loss(below)) / (2 * kStep);
+    EXPECT_NEAR(dx[i], wanted, 1e-7 * (1 + std::fabs(wanted)));
+  }
+}
+
 TEST(Sets, RefusesWhatIsWrong) {
   const int64_t size[] = {2, 3, 4}, negative[] = {2, -3, 4}, huge[] = {INT64_MAX, 2, 2};
   std::vector<float> x(24, 1.0f), y(24, 7.0f);
