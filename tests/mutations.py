@@ -154,10 +154,10 @@ MUTATIONS = [
         "      sum_dy_xhat.add(j % 16, g",
     ),
     Mutation(
-        "runs of another axis",
+        "strides of an operand forgotten",
         "sets_plan.hpp",
-        "p->run = run_axes == 0 || varies_within ? p->n",
-        "p->run = true ? p->n",
+        "of_axis[a] = given != nullptr ? given[--k] : step;",
+        "of_axis[a] = step;",
     ),
     Mutation(
         "mixture about another mean",
