@@ -1,5 +1,7 @@
 #include "call.hpp"
 
+#include <new>
+
 namespace normkit::python {
 namespace {
 
@@ -15,15 +17,15 @@ bool same_view(const Array& a, const Array& b) {
 
 Operand& Call::add() {
   if (used_ == kMaxOperands) raise(PyExc_SystemError, "an operation has too many operands");
-  return operands_[used_++];
+  return *new (&operand(used_++)) Operand();
 }
 
 void Call::fail_overlap() const {
   for (int i = 0; i < used_; ++i) {
-    const Operand& out = operands_[i];
+    const Operand& out = operand(i);
     if (!out.output || out.array.count == 0) continue;
     for (int j = 0; j < used_; ++j) {
-      const Operand& other = operands_[j];
+      const Operand& other = operand(j);
       if (j == i || !other.array.present() || !extent_of(out.array).overlaps(extent_of(other.array)))
         continue;
       if (other.in_place && same_view(out.array, other.array)) continue;
@@ -32,7 +34,7 @@ void Call::fail_overlap() const {
     }
   }
   for (int i = 0; i < used_; ++i) {
-    const Operand& out = operands_[i];
+    const Operand& out = operand(i);
     // The caller's arrays alone can have odd strides.
     if (out.output && out.array.count > 1 && !out.array.is_c_contiguous())
       raise(PyExc_ValueError,
@@ -47,7 +49,7 @@ void Call::fail(Status status) const {
   if (status == Status::kOverlap) fail_overlap();
   if (status == Status::kMisaligned) {
     for (int i = 0; i < used_; ++i) {
-      const Array& array = operands_[i].array;
+      const Array& array = operand(i).array;
       const uintptr_t item = static_cast<uintptr_t>(size_of(array.dtype));
       if (array.present() && reinterpret_cast<uintptr_t>(array.data) % item != 0)
         raise(PyExc_ValueError,
@@ -57,7 +59,7 @@ void Call::fail(Status status) const {
     }
   }
   if (status == Status::kTooManyAxes) {
-    const Array& x = operands_[0].array;
+    const Array& x = operand(0).array;
     raise(PyExc_ValueError,
           "too many axes: neighbouring axes that run through memory in one stride are merged, and for x of "
           "shape %U and "
