@@ -78,7 +78,7 @@ class _Reader:
             self.ellipsis = self.axes
             self.take()
         elif token == "[" and group is None:
-            self.read_brackets(")")
+            self.read_brackets()
         elif token == "(":
             self.read_parenthesis(group)
             self.axes += 1
@@ -86,7 +86,7 @@ class _Reader:
             self.read_name(group)
             self.axes += 1
 
-    def read_brackets(self, stray: str, inside: bool = False) -> None:
+    def read_brackets(self, inside: bool = False) -> None:
         opened = self.tokens[self.next][1]
         self.take()
         group = self.groups
@@ -112,7 +112,7 @@ class _Reader:
             if not self.peek():
                 raise self.error("a parenthesis that is not closed", opened)
             if self.peek() == "[" and group is None:
-                self.read_brackets(")", inside=True)
+                self.read_brackets(inside=True)
             else:
                 self.read_name(group)
         if len(self.parts) == count:
@@ -129,13 +129,13 @@ class _Reader:
         self.take()
 
 
-def _affine_names(reader: _Reader, affine: str | None) -> tuple[list[str], bool]:
-    """The axes that weight and bias have, and whether composed ones are one axis of weight."""
+def _affine_names(reader: _Reader, affine: str | None) -> list[str]:
+    """The axes that weight and bias have."""
     if affine is None:
         for part in reader.parts:
             if part.name == "c":
-                return [other.name for other in reader.parts if other.axis == part.axis], True
-        return [part.name for part in reader.parts if part.group is not None], True
+                return [other.name for other in reader.parts if other.axis == part.axis]
+        return [part.name for part in reader.parts if part.group is not None]
     names = affine.replace("(", " ").replace(")", " ").split()
     known = [part.name for part in reader.parts]
     for name in names:
@@ -143,7 +143,7 @@ def _affine_names(reader: _Reader, affine: str | None) -> tuple[list[str], bool]
             raise ValueError(f"affine names {name!r}, which is no axis of the pattern {reader.pattern!r}")
     if names != [name for name in known if name in names]:
         raise ValueError(f"affine is {affine!r}; it should name each axis once, in the pattern's order")
-    return names, True
+    return names
 
 
 def _sizes(reader: _Reader, shape: tuple[int, ...], sizes: dict[str, int]) -> dict[str, int]:
@@ -193,7 +193,7 @@ def _plan(
             f"{reader.axes}{' or more' if reader.ellipsis is not None else ''}"
         )
     found = _sizes(reader, shape, sizes)
-    affine_names, _ = _affine_names(reader, affine)
+    affine_names = _affine_names(reader, affine)
     # Composed axes make one axis of weight.
     weight_axes: list[int] = []
     weight_shape: list[int] = []
@@ -262,14 +262,18 @@ def norm(
     The pattern names x's axes; those in brackets are normalized together, one set for each index of the
     others.
 
-    ==================  ==========================  ====================================
-    BatchNorm           ``"[b] c [h w]"``           each pair of brackets after the first
-    LayerNorm           ``"b t [c]"``               is cut into blocks on its own; the
-    InstanceNorm        ``"b c [h w]"``             result has the named function's bits
-    GroupNorm, g=32     ``"b (g [c]) [h w]"``
-    audio, video        ``"b c [t]"``, ``"b c [t h w]"``
-    any leading axes    ``"... [c]"``
-    ==================  ==========================  ====================================
+    ===================  ===================================
+    BatchNorm            ``"[b] c [h w]"``
+    LayerNorm            ``"b t [c]"``, ``"... [c]"``
+    InstanceNorm         ``"b c [h w]"``
+    GroupNorm, g=32      ``"b (g [c]) [h w]"``
+    audio, video         ``"b c [t]"``, ``"b c [t h w]"``
+    BatchNorm of NHWC    ``"[b] [h w] c"``
+    ===================  ===================================
+
+    The result has the bits of the named function. Sets are numbered parameters' axes first, then in the
+    pattern's order, and cut into blocks; where weight does not vary within a set, blocks are cut from runs of
+    the last pair of brackets, as BatchNorm's are from each sample's space.
 
     Parameters
     ----------

@@ -287,7 +287,7 @@ inline size_t switchable_bytes(const ChannelsShape& shape, bool backward) {
          static_cast<size_t>(shape.size[0] + shape.size[1]) * ends + 64;
 }
 
-// The operands that both directions have; false: the plan is finished.
+// The operands that both directions have.
 template <typename Args>
 inline Status prepare_switchable(const ChannelsShape& shape, const Args& args, bool updates, SetAxes& axes,
                                  ArgumentChecker& check, RowsProblem& p, Switchable& s) {
