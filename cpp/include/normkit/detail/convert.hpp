@@ -131,24 +131,8 @@ NORMKIT_INLINE Vec16<double> load16(const double* p) {
   return Vec16<double>::load(p);
 }
 
-#if NORMKIT_VECTOR_BYTES > 0
-typedef uint16_t PartU16 __attribute__((vector_size(NORMKIT_VECTOR_BYTES / 2)));
-typedef uint32_t PartU32 __attribute__((vector_size(NORMKIT_VECTOR_BYTES)));
-#endif
-
 NORMKIT_INLINE Vec16<float> load16(const BFloat16* p) {
-  Vec16<float> r;
-#if NORMKIT_VECTOR_BYTES > 0
-  NORMKIT_UNROLL for (int i = 0; i < Vec16<float>::kParts; ++i) {
-    PartU16 half;
-    memcpy(&half, p + i * PartOf<float>::kLanes, sizeof(half));
-    const PartU32 bits = __builtin_convertvector(half, PartU32) << 16;
-    memcpy(&r.part[i], &bits, sizeof(bits));
-  }
-#else
-  for (int i = 0; i < kVecLanes; ++i) r.part[i] = to_float(p[i]);
-#endif
-  return r;
+  return load_bf16(reinterpret_cast<const uint16_t*>(p));
 }
 
 NORMKIT_INLINE Vec16<float> load16(const Float16* p) {
@@ -161,14 +145,9 @@ NORMKIT_INLINE Vec16<float> load16(const Float16* p) {
 #endif
 }
 
-// The same as double; widen16(const float*) stands with the intrinsics.
+// The same as double; those of float stand with the intrinsics.
 NORMKIT_INLINE Vec16<double> widen(Vec16<double> v) {
   return v;
-}
-NORMKIT_INLINE Vec16<double> widen(Vec16<float> v) {
-  alignas(64) float values[kVecLanes];
-  v.store(values);
-  return widen16(values);
 }
 NORMKIT_INLINE Vec16<double> widen16(const double* p) {
   return Vec16<double>::load(p);
@@ -189,17 +168,7 @@ NORMKIT_INLINE void store16(double* p, Vec16<double> v) {
 }
 
 NORMKIT_INLINE void store16(BFloat16* p, Vec16<float> v) {
-#if NORMKIT_VECTOR_BYTES > 0
-  NORMKIT_UNROLL for (int i = 0; i < Vec16<float>::kParts; ++i) {
-    PartU32 bits;
-    memcpy(&bits, &v.part[i], sizeof(bits));
-    const PartU32 rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-    const PartU16 half = __builtin_convertvector(rounded, PartU16);
-    memcpy(p + i * PartOf<float>::kLanes, &half, sizeof(half));
-  }
-#else
-  for (int i = 0; i < kVecLanes; ++i) p[i] = to_bfloat16(v.part[i]);
-#endif
+  store_bf16(reinterpret_cast<uint16_t*>(p), v);
 }
 
 NORMKIT_INLINE void store16(Float16* p, Vec16<float> v) {

@@ -70,6 +70,95 @@ NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   return r;
 }
 
+// The same, of 16 floats in registers.
+NORMKIT_INLINE Vec16<double> widen(Vec16<float> v) {
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  Vec16<double> r;
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] = _mm512_maskz_cvtps_pd(
+      0xFF, i == 0 ? _mm512_castps512_ps256(v.part[0]) : _mm512_maskz_extractf32x8_ps(0xFF, v.part[0], 1));
+  return r;
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  Vec16<double> r;
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] = _mm256_cvtps_pd(
+      i % 2 == 0 ? _mm256_castps256_ps128(v.part[i / 2]) : _mm256_extractf128_ps(v.part[i / 2], 1));
+  return r;
+#else
+  alignas(64) float values[kVecLanes];
+  v.store(values);
+  return widen16(values);
+#endif
+}
+
+// bfloat16 is a float's upper half. (GCC 12 takes the vector conversions between 16 and 32 bits to pieces.)
+NORMKIT_INLINE Vec16<float> load_bf16(const uint16_t* p) {
+  Vec16<float> r;
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  const __m512i bits =
+      _mm512_maskz_cvtepu16_epi32(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  r.part[0] = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, bits, 16));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i));
+    r.part[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+  }
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i));
+    r.part[2 * i] = _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), half));
+    r.part[2 * i + 1] = _mm_castsi128_ps(_mm_unpackhi_epi16(_mm_setzero_si128(), half));
+  }
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i) r.part[i] =
+      vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
+#else
+  float values[kVecLanes];
+  for (int i = 0; i < kVecLanes; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(p[i]) << 16;
+    memcpy(&values[i], &bits, sizeof(bits));
+  }
+  r = Vec16<float>::load(values);
+#endif
+  return r;
+}
+
+#if NORMKIT_VECTOR_BYTES > 0
+typedef uint32_t PartU32 __attribute__((vector_size(NORMKIT_VECTOR_BYTES)));
+#else
+typedef uint32_t PartU32;
+#endif
+
+// To nearest even; NaN must be canonical.
+NORMKIT_INLINE void store_bf16(uint16_t* p, Vec16<float> v) {
+  constexpr int kParts = Vec16<float>::kParts;
+  PartU32 bits[kParts];
+  NORMKIT_UNROLL for (int i = 0; i < kParts; ++i) {
+    memcpy(&bits[i], &v.part[i], sizeof(bits[i]));
+    bits[i] = bits[i] + 0x7FFFu + ((bits[i] >> 16) & 1u);
+  }
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(bits[0] >> 16)));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+  const __m256i packed =
+      _mm256_packus_epi32(reinterpret_cast<__m256i>(bits[0] >> 16), reinterpret_cast<__m256i>(bits[1] >> 16));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xD8));
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
+  // Signed halves: SSE2 packs no others.
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m128i low = _mm_srai_epi32(reinterpret_cast<__m128i>(bits[2 * i]), 16);
+    const __m128i high = _mm_srai_epi32(reinterpret_cast<__m128i>(bits[2 * i + 1]), 16);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8 * i), _mm_packs_epi32(low, high));
+  }
+#elif defined(NORMKIT_AARCH64) && NORMKIT_VECTOR_BYTES == 16
+  NORMKIT_UNROLL for (int i = 0; i < 4; ++i)
+      vst1_u16(p + 4 * i, vshrn_n_u32(reinterpret_cast<uint32x4_t>(bits[i]), 16));
+#else
+  uint32_t all[kVecLanes];
+  memcpy(all, bits, sizeof(all));
+  for (int i = 0; i < kVecLanes; ++i) p[i] = static_cast<uint16_t>(all[i] >> 16);
+#endif
+}
+
 // 16 doubles as floats, each rounded once.
 NORMKIT_INLINE Vec16<float> narrow16(Vec16<double> v) {
   Vec16<float> r;
