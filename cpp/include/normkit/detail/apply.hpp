@@ -48,8 +48,7 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
     const Vec b = normalized(load16(x + i + kVecLanes), hi, lo, rstd) * weight.at(i + kVecLanes) +
                   bias.at(i + kVecLanes);
     if constexpr (kStream) {
-      for (int j = 0; j < kLanes; j += 64 / static_cast<int>(sizeof(T)))
-        prefetch(reinterpret_cast<uintptr_t>(x + i + j) + static_cast<uintptr_t>(ahead));
+      prefetch_lines<kLanes>(x + i, ahead);
       alignas(64) T finished[kLanes];
       store16(finished, canonical(a));
       store16(finished + kVecLanes, canonical(b));

@@ -19,6 +19,9 @@ struct Axes {
   int64_t stride[kMaxAxes];
 
   // Offset of element `index` in C order.
+  // Of the last axis: its stride; its length, if its elements lie side by side.
+  NORMKIT_INLINE int64_t last_stride() const { return count > 0 ? stride[count - 1] : 0; }
+  NORMKIT_INLINE int64_t last_run() const { return last_stride() == 1 ? size[count - 1] : 1; }
   NORMKIT_INLINE int64_t offset(int64_t index) const {
     if (count == 0) return 0;
     int64_t sum = 0;

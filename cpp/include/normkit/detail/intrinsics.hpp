@@ -247,6 +247,14 @@ NORMKIT_INLINE void prefetch(uintptr_t address) {
 #endif
 }
 
+// The lines of `kCount` elements, `ahead` bytes behind p.
+template <int kCount, typename T>
+NORMKIT_INLINE void prefetch_lines(const T* p, int64_t ahead) {
+  constexpr int kBytes = kCount * static_cast<int>(sizeof(T));
+  for (int i = 0; i < kBytes; i += 64)
+    prefetch(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(ahead + i));  // may lie outside of x
+}
+
 // Orders streamed stores before what the thread does next.
 NORMKIT_INLINE void finish_streaming() {
 #if defined(NORMKIT_X86)

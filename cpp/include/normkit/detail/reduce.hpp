@@ -81,11 +81,15 @@ struct LaneSums<double> {
   }
 };
 
+// `ahead`, here and below: fetches what lies so many bytes behind x, in arrays beyond the cache.
 template <typename T>
-NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n) {
+NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n, int64_t ahead = 0) {
   LaneSums<Compute<T>> sums;
   int i = 0;
-  for (; i + kLanes <= n; i += kLanes) sums.add(widen16(x + i), widen16(x + i + kVecLanes));
+  for (; i + kLanes <= n; i += kLanes) {
+    prefetch_lines<kLanes>(x + i, ahead);
+    sums.add(widen16(x + i), widen16(x + i + kVecLanes));
+  }
   if (i < n) {
     const Tail<T> tail(x + i, n - i);
     sums.add(tail.low, tail.high);
@@ -95,7 +99,7 @@ NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n) {
 
 // Sum of (x - k)^2; kCentred = false: of x^2.
 template <bool kCentred, typename T>
-NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Compute<T> k) {
+NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Compute<T> k, int64_t ahead = 0) {
   using Vec = Vec16<Compute<T>>;
   const Vec shift = Vec::splat(k);
   LaneSums<Compute<T>> sums;
@@ -104,6 +108,7 @@ NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Comput
     const int stop = n - i < kChain * kLanes ? n : i + kChain * kLanes;
     Vec low = Vec::zero(), high = low;
     for (; i + kLanes <= stop; i += kLanes) {
+      prefetch_lines<kLanes>(x + i, ahead);
       Vec a = load16(x + i), b = load16(x + i + kVecLanes);
       if constexpr (kCentred) {
         a = a - shift;
@@ -176,12 +181,12 @@ NORMKIT_INLINE Moments<C> moments_about(int n, DoublePair mean, double k, double
 // `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of the
 // division.
 template <typename T>
-NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair sum) {
+NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair sum, int64_t ahead = 0) {
   using C = Compute<T>;
   if constexpr (sizeof(C) == sizeof(float)) {
     const double mean = sum.high / static_cast<double>(n);
     const C k = static_cast<C>(mean);
-    const double squares = block_squares<true>(x, n, k);
+    const double squares = block_squares<true>(x, n, k, ahead);
     if (!NORMKIT_LIKELY(squares_in_range(squares)))
       return {static_cast<double>(n), mean, 0.0, wide_block_sum<2>(x, n, mean)};
     return moments_about<C>(n, {mean, 0.0}, static_cast<double>(k), squares);
@@ -192,8 +197,8 @@ NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair s
 }
 
 template <typename T>
-NORMKIT_INLINE double block_sum_of_squares(const T* x, int n) {
-  const double squares = block_squares<false>(x, n, Compute<T>(0));
+NORMKIT_INLINE double block_sum_of_squares(const T* x, int n, int64_t ahead = 0) {
+  const double squares = block_squares<false>(x, n, Compute<T>(0), ahead);
   if constexpr (sizeof(Compute<T>) == sizeof(float)) {
     if (!NORMKIT_LIKELY(squares_in_range(squares))) return wide_block_sum<2>(x, n, 0.0);
   }

@@ -193,8 +193,6 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
   using C = Compute<T>;
   const bool exact = p.statistic == Statistic::kRange;
   const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
-  const int64_t ahead =
-      p.tile_rows * p.n * static_cast<int64_t>(sizeof(T));  // the next tile, if rows are adjacent
   const T* x_row[kMaxTileRows];
   T* y_row[kMaxTileRows];
   Row<C> row[kMaxTileRows];
@@ -221,7 +219,7 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
       const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);
       T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
       forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length,
-                    p.stream && straight != nullptr, w, b, ahead);
+                    p.stream && straight != nullptr, w, b, p.ahead);
       if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
     }
   }

@@ -12,6 +12,9 @@ NORMKIT_BEGIN_NAMESPACE
 // evicted.
 constexpr int64_t kStreamBytes = int64_t(16) << 20;
 
+// Half of a second-level cache: a tile up to this size is fetched while the one before it is worked on.
+constexpr int64_t kAheadBytes = 512 * 1024;
+
 // Rows of a tile share each load of weight and bias; a tile stays in the second-level cache.
 constexpr int64_t kTileBytes = 64 * 1024;
 
@@ -181,11 +184,19 @@ inline void empty_rows_phase(const void* state, int64_t begin, int64_t end) {
   }
 }
 
+// How far ahead of a sweep to fetch, in bytes: the same place in the next tile; in tiles too large for that,
+// the next block.
+inline int64_t fetch_ahead(const Operand& x, int64_t tile_rows, int64_t row_bytes) {
+  const bool fits = tile_rows * row_bytes <= kAheadBytes;
+  return fits ? tile_rows * x.outer.last_stride() * x.bytes() : kBlock * x.bytes();
+}
+
 // Of rows with elements.
 inline void choose_tiles(RowsForward& p) {
   const int64_t row_bytes = p.n * p.x.bytes(), fitting = kTileBytes / row_bytes;
   p.tile_rows = static_cast<int32_t>(fitting < 1 ? 1 : fitting > kMaxTileRows ? kMaxTileRows : fitting);
-  p.stream = p.y && p.y.inner.contiguous() && row_bytes >= 256 && p.rows >= kStreamBytes / row_bytes;
+  p.stream = p.y && p.y.inner.last_run() * p.y.bytes() >= 256 && p.rows >= kStreamBytes / row_bytes;
+  if (p.stream) p.ahead = fetch_ahead(p.x, p.tile_rows, row_bytes);
 }
 inline int64_t tiles(const RowsForward& p) {
   return divide_up(p.rows, p.tile_rows);

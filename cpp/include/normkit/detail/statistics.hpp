@@ -43,6 +43,7 @@ struct RowsProblem {
   Statistic statistic = Statistic::kMoments;
   double power = 2.0;                    // kNorm
   bool flat_is_zero = false;             // a set without spread becomes 0 instead of NaN
+  int64_t ahead = 0;                     // sweeps over x fetch so many bytes ahead of them
   bool given = false;                    // mean and rstd are inputs, not statistics of x
   bool given_variance = false;           // what is called rstd is a variance
   const RowStatistics* ready = nullptr;  // given by an earlier phase, one for each row
@@ -121,10 +122,10 @@ NORMKIT_NOINLINE void centred_statistics(const RowsProblem& p, const T* const* r
     DoublePair sum[kMaxTileRows];
     for (int r = 0; r < count; ++r) {
       x[r] = block_of(p.x, row[r], b.begin, b.length, buffer);
-      sum[r] = block_sum(x[r], b.length);
+      sum[r] = block_sum(x[r], b.length, p.ahead);
     }
     for (int r = 0; r < count; ++r) {
-      moments[r] = block_moments(x[r], b.length, sum[r]);
+      moments[r] = block_moments(x[r], b.length, sum[r], p.ahead);
       if (!one_block) tree[r].push(moments[r]);
     }
   }
@@ -146,7 +147,8 @@ NORMKIT_NOINLINE void square_statistics(const RowsProblem& p, const T* const* ro
   for (int r = 0; r < count; ++r) {
     MergeTree<Sums> tree;
     for (Blocks b(p); b.more(); b.next())
-      tree.push({block_sum_of_squares(block_of(p.x, row[r], b.begin, b.length, buffer), b.length), 0.0});
+      tree.push(
+          {block_sum_of_squares(block_of(p.x, row[r], b.begin, b.length, buffer), b.length, p.ahead), 0.0});
     squares[r] = tree.finish().first;
   }
   for (int r = 0; r < count; ++r) statistics[r] = statistics_of_squares(p, squares[r], 1.0);
