@@ -33,6 +33,32 @@ NORMKIT_INLINE Vec16<C> normalized(Vec16<C> x, const Vec16<C>& hi, const Vec16<C
   return ((x - hi) - lo) * rstd;
 }
 
+// How many bytes ahead of a sweep over dy and x to fetch, in arrays beyond the cache.
+struct FetchAhead {
+  int64_t dy = 0, x = 0;
+};
+
+// Elements of a block before the first whole 64-byte line of `to`, at most n.
+template <typename T>
+NORMKIT_INLINE int before_line(const T* to, int n) {
+  const int skip = static_cast<int>((64 - reinterpret_cast<uintptr_t>(to) % 64) % 64 / sizeof(T));
+  return skip < n ? skip : n;
+}
+
+// Two neighbouring vectors, past the cache or not.
+template <bool kStream, typename T>
+NORMKIT_INLINE void store_pair(T* to, Vec16<Compute<T>> low, Vec16<Compute<T>> high) {
+  if constexpr (kStream) {
+    alignas(64) T finished[kLanes];
+    store16(finished, canonical(low));
+    store16(finished + kVecLanes, canonical(high));
+    for (int j = 0; j < kLanes; j += 64 / static_cast<int>(sizeof(T))) stream_64_bytes(to + j, finished + j);
+  } else {
+    store16(to, canonical(low));
+    store16(to + kVecLanes, canonical(high));
+  }
+}
+
 // y = ((x - hi) - lo) rstd weight + bias for one block; y may be x. kStream, for arrays beyond the cache,
 // writes past it and fetches what lies `ahead` bytes behind x; y + i is then 64-byte aligned for i a multiple
 // of 64 / sizeof(T).
@@ -47,17 +73,8 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
     const Vec a = normalized(load16(x + i), hi, lo, rstd) * weight.at(i) + bias.at(i);
     const Vec b = normalized(load16(x + i + kVecLanes), hi, lo, rstd) * weight.at(i + kVecLanes) +
                   bias.at(i + kVecLanes);
-    if constexpr (kStream) {
-      prefetch_lines<kLanes>(x + i, ahead);
-      alignas(64) T finished[kLanes];
-      store16(finished, canonical(a));
-      store16(finished + kVecLanes, canonical(b));
-      for (int j = 0; j < kLanes; j += 64 / static_cast<int>(sizeof(T)))
-        stream_64_bytes(y + i + j, finished + j);
-    } else {
-      store16(y + i, canonical(a));
-      store16(y + i + kVecLanes, canonical(b));
-    }
+    if constexpr (kStream) prefetch_lines<kLanes>(x + i, ahead);
+    store_pair<kStream>(y + i, a, b);
   }
   if (i < n) {
     const Tail<T> tail(x + i, n - i);
@@ -69,25 +86,33 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
   }
 }
 
-// dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x.
-template <typename T>
+// dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x. kStream: as apply_block.
+template <bool kStream, typename T>
 NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, T* dx, int n, const RowScale<Compute<T>>& row,
-                                       Compute<T> mean_g, Compute<T> mean_gxhat,
-                                       Parameter<Compute<T>> weight) {
+                                       Compute<T> mean_g, Compute<T> mean_gxhat, Parameter<Compute<T>> weight,
+                                       FetchAhead ahead) {
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   const Vec a = Vec::splat(mean_g), b = Vec::splat(mean_gxhat);
+  const auto gradient = [&](Vec dy16, Vec x16, Vec w) {
+    return ((dy16 * w - a) - normalized(x16, hi, lo, rstd) * b) * rstd;
+  };
   int i = 0;
-  for (; i + kVecLanes <= n; i += kVecLanes) {
-    const Vec xhat = normalized(load16(x + i), hi, lo, rstd);
-    store16(dx + i, canonical(((load16(dy + i) * weight.at(i) - a) - xhat * b) * rstd));
+  for (; i + kLanes <= n; i += kLanes) {
+    const int j = i + kVecLanes;
+    const Vec low = gradient(load16(dy + i), load16(x + i), weight.at(i));
+    const Vec high = gradient(load16(dy + j), load16(x + j), weight.at(j));
+    if constexpr (kStream) {
+      prefetch_lines<kLanes>(dy + i, ahead.dy);
+      prefetch_lines<kLanes>(x + i, ahead.x);
+    }
+    store_pair<kStream>(dx + i, low, high);
   }
   if (i < n) {
     const Tail<T> x_tail(x + i, n - i), dy_tail(dy + i, n - i);
     const Tail<Compute<T>> w(weight.data + i * weight.step, weight.step ? n - i : kVecLanes);
-    const Vec xhat = normalized(x_tail.low, hi, lo, rstd);
-    const Vec low = canonical(((dy_tail.low * w.low - a) - xhat * b) * rstd);
-    store_tail(dx + i, n - i, low, low);
+    store_tail(dx + i, n - i, canonical(gradient(dy_tail.low, x_tail.low, w.low)),
+               canonical(gradient(dy_tail.high, x_tail.high, weight.step ? w.high : w.low)));
   }
 }
 

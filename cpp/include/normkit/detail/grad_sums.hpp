@@ -20,12 +20,14 @@ constexpr int kPanelRows = 64;
 template <typename T>
 NORMKIT_NOINLINE Pair<Compute<T>> block_grad_sums(const T* dy, const T* x, int n,
                                                   const RowScale<Compute<T>>& row,
-                                                  Parameter<Compute<T>> weight) {
+                                                  Parameter<Compute<T>> weight, FetchAhead ahead) {
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   Vec low_g = Vec::zero(), high_g = low_g, low_gx = low_g, high_gx = low_g;
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
+    prefetch_lines<kLanes>(dy + i, ahead.dy);
+    prefetch_lines<kLanes>(x + i, ahead.x);
     const Vec g = load16(dy + i) * weight.at(i);
     low_g = low_g + g;
     low_gx = low_gx + g * normalized(load16(x + i), hi, lo, rstd);

@@ -40,6 +40,8 @@ struct RowsBackward : RowsProblem {
   // Sums of larger sets that these are parts of, and their number of elements; or absent.
   Operand sum_dy, sum_dy_xhat;
   int64_t whole = 0;
+  bool stream = false;  // write dx past the cache
+  FetchAhead fetch;
 };
 
 // ---- parameters ----
@@ -171,8 +173,7 @@ NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, 
                                   Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead) {
   if (!NORMKIT_LIKELY(!row.is_wide)) return wide_apply_block(x, y, n, row.wide, weight, bias);
   if (!stream) return apply_block<false>(x, y, n, row.scale, weight, bias);
-  const int skip = static_cast<int>((64 - reinterpret_cast<uintptr_t>(y) % 64) % 64 / sizeof(T));
-  const int head = skip < n ? skip : n;
+  const int head = before_line(y, n);
   if (head > 0) apply_block<false>(x, y, head, row.scale, weight, bias);
   apply_block<true>(x + head, y + head, n - head, row.scale, weight.from(head), bias.from(head), ahead);
 }

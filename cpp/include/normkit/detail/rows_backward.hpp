@@ -45,9 +45,9 @@ struct RowGrad {
 // `overflows` is set where the terms leave float's range: dx is then applied in double.
 template <typename T>
 NORMKIT_INLINE Sums grad_sums(const T* dy, const T* x, int n, const Row<Compute<T>>& row,
-                              Parameter<Compute<T>> weight, bool& overflows) {
+                              Parameter<Compute<T>> weight, bool& overflows, FetchAhead ahead = {}) {
   if (NORMKIT_LIKELY(!row.is_wide)) {
-    const Pair<Compute<T>> s = block_grad_sums(dy, x, n, row.scale, weight);
+    const Pair<Compute<T>> s = block_grad_sums(dy, x, n, row.scale, weight, ahead);
     const Sums sums{static_cast<double>(s.first), static_cast<double>(s.second)};
     if (sizeof(Compute<T>) == sizeof(double) ||
         NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
@@ -144,6 +144,19 @@ NORMKIT_NOINLINE void norm_grad_block(const RowsBackward& p, const T* dy, const 
   }
 }
 
+// One block; dx is written past the cache where that is wanted and `straight`, it is the caller's memory.
+template <typename T>
+NORMKIT_INLINE void grad_block(const RowsBackward& p, const T* dy, const T* x, T* dx, int n,
+                               const RowScale<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
+                               Parameter<Compute<T>> weight, bool straight) {
+  using C = Compute<T>;
+  const C a = static_cast<C>(grad.mean_g), b = static_cast<C>(grad.mean_gxhat);
+  if (!p.stream || !straight) return apply_grad_block<false>(dy, x, dx, n, row, a, b, weight, {});
+  const int head = before_line(dx, n);
+  if (head > 0) apply_grad_block<false>(dy, x, dx, head, row, a, b, weight, {});
+  apply_grad_block<true>(dy + head, x + head, dx + head, n - head, row, a, b, weight.from(head), p.fetch);
+}
+
 // dx of one row, block by block.
 template <typename T>
 NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row, const T* x_row,
@@ -169,8 +182,7 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
     if (p.statistic == Statistic::kNorm && p.power != 2.0)
       norm_grad_block(p, dy, x, dx, b.length, row, grad.mean_gxhat, w);
     else if (NORMKIT_LIKELY(!grad.is_wide))
-      apply_grad_block(dy, x, dx, b.length, row.scale, static_cast<C>(grad.mean_g),
-                       static_cast<C>(grad.mean_gxhat), w);
+      grad_block(p, dy, x, dx, b.length, row.scale, grad, w, straight != nullptr);
     else
       wide_apply_grad_block(dy, x, dx, b.length, row.wide, grad.mean_g, grad.mean_gxhat, w);
     if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
@@ -207,8 +219,8 @@ NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int co
       for (int r = 0; r < count; ++r) {
         const T* x = block_of(p.x, tile.x[r], b.begin, b.length, buffers.x);
         const T* dy = block_of(p.dy, tile.dy[r], b.begin, b.length, buffers.dy);
-        tree[r].push(
-            grad_sums(dy, x, b.length, row[r], weight.block(first + r, b.begin, b.length), overflows[r]));
+        tree[r].push(grad_sums(dy, x, b.length, row[r], weight.block(first + r, b.begin, b.length),
+                               overflows[r], p.fetch));
       }
     }
     for (int r = 0; r < count; ++r) grad[r] = row_grad<C>(p, row[r], tree[r].finish(), overflows[r]);
@@ -240,6 +252,7 @@ NORMKIT_NOINLINE void backward_groups(const RowsBackward& p, int64_t begin, int6
     }
     if (wanted) sums.finish();
   }
+  if (p.stream) finish_streaming();
 }
 
 template <typename T>
@@ -336,7 +349,7 @@ NORMKIT_NOINLINE void backward_set(const RowsBackward& p, int64_t r, ParameterRe
       const int64_t at = s * segment + b.begin;
       const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
       const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
-      tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows));
+      tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows, p.fetch));
     }
     const Sums sums = tree.finish();
     if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
@@ -354,6 +367,7 @@ NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_
   ParameterReader<C> weight(p.weight, 0.0, C(1)), one(none, 0.0, C(1));
   BackwardBuffers<T> buffers;
   for (int64_t r = begin; r < end; ++r) backward_set(p, r, weight, one, buffers);
+  if (p.stream) finish_streaming();
 }
 
 template <typename T>

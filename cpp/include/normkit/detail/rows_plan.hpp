@@ -8,9 +8,9 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// An output of at least this many bytes is written past the cache: it will not be read again before it is
-// evicted.
-constexpr int64_t kStreamBytes = int64_t(16) << 20;
+// Where inputs and output together take at least this many bytes, the output is written past the cache: it
+// will not be read again before it is evicted.
+constexpr int64_t kStreamBytes = int64_t(32) << 20;
 
 // Half of a second-level cache: a tile up to this size is fetched while the one before it is worked on.
 constexpr int64_t kAheadBytes = 512 * 1024;
@@ -191,11 +191,23 @@ inline int64_t fetch_ahead(const Operand& x, int64_t tile_rows, int64_t row_byte
   return fits ? tile_rows * x.outer.last_stride() * x.bytes() : kBlock * x.bytes();
 }
 
+// Whether to write an output past the cache: large, in runs of whole lines. row_bytes: of all arrays.
+inline bool streams(const Operand& y, int64_t rows, int64_t row_bytes) {
+  return y && y.inner.last_run() * y.bytes() >= 256 && rows >= kStreamBytes / row_bytes;
+}
+
+// Backward over tiles of so many rows.
+inline void choose_stores(RowsBackward& p, int64_t tile_rows) {
+  const int64_t row_bytes = p.n * p.x.bytes(), read_bytes = 2 * row_bytes;
+  p.stream = streams(p.dx, p.rows, 3 * row_bytes);
+  if (p.stream) p.fetch = {fetch_ahead(p.dy, tile_rows, read_bytes), fetch_ahead(p.x, tile_rows, read_bytes)};
+}
+
 // Of rows with elements.
 inline void choose_tiles(RowsForward& p) {
   const int64_t row_bytes = p.n * p.x.bytes(), fitting = kTileBytes / row_bytes;
   p.tile_rows = static_cast<int32_t>(fitting < 1 ? 1 : fitting > kMaxTileRows ? kMaxTileRows : fitting);
-  p.stream = p.y && p.y.inner.last_run() * p.y.bytes() >= 256 && p.rows >= kStreamBytes / row_bytes;
+  p.stream = streams(p.y, p.rows, 2 * row_bytes);
   if (p.stream) p.ahead = fetch_ahead(p.x, p.tile_rows, row_bytes);
 }
 inline int64_t tiles(const RowsForward& p) {
@@ -259,6 +271,7 @@ inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_p
     p.scratch = needed > 0 ? aligned_scratch(workspace, needed) : nullptr;
     if (needed > 0 && p.scratch == nullptr) return Status::kWorkspaceTooSmall;
   }
+  choose_stores(p, kTileRows);
   int phases = 0;
   const int64_t element = size_of(elements);
   if (p.groups > 0)

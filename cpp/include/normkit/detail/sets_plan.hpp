@@ -322,6 +322,7 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
         aligned_scratch(workspace, static_cast<size_t>(p.rows * p.segments) * sizeof(Sums)));
     if (p.channel_sums == nullptr) return Status::kWorkspaceTooSmall;
   }
+  if (!empty) choose_stores(p, 1);
   int phases = 0;
   if (!empty && suits_columns_backward(p))
     plan->phases[phases++] = {ColumnTile::tiles(p), 3 * kColumns * p.n * size_of(args.x.dtype),
