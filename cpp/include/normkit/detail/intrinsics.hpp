@@ -74,8 +74,9 @@ NORMKIT_INLINE Vec16<double> widen16(const float* p) {
 NORMKIT_INLINE Vec16<double> widen(Vec16<float> v) {
 #if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
   Vec16<double> r;
-  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] = _mm512_maskz_cvtps_pd(
-      0xFF, i == 0 ? _mm512_castps512_ps256(v.part[0]) : _mm512_maskz_extractf32x8_ps(0xFF, v.part[0], 1));
+  __m256 half[2];
+  memcpy(half, v.part, sizeof(half));
+  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) r.part[i] = _mm512_maskz_cvtps_pd(0xFF, half[i]);
   return r;
 #elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
   Vec16<double> r;

@@ -169,13 +169,19 @@ NORMKIT_INLINE RowStatistics given_statistics(const RowsProblem& p, int64_t r) {
 // One block of one row; y is contiguous there. Streaming needs 64-byte lines: elements before the first whole
 // one are stored plainly.
 template <typename T>
+NORMKIT_INLINE void scale_block(const RowScale<Compute<T>>& row, const T* x, T* y, int n, bool stream,
+                                Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead) {
+  if (!stream) return apply_block<false>(x, y, n, row, weight, bias);
+  const int head = before_line(y, n);
+  if (head > 0) apply_block<false>(x, y, head, row, weight, bias);
+  apply_block<true>(x + head, y + head, n - head, row, weight.from(head), bias.from(head), ahead);
+}
+
+template <typename T>
 NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, int n, bool stream,
                                   Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead) {
-  if (!NORMKIT_LIKELY(!row.is_wide)) return wide_apply_block(x, y, n, row.wide, weight, bias);
-  if (!stream) return apply_block<false>(x, y, n, row.scale, weight, bias);
-  const int head = before_line(y, n);
-  if (head > 0) apply_block<false>(x, y, head, row.scale, weight, bias);
-  apply_block<true>(x + head, y + head, n - head, row.scale, weight.from(head), bias.from(head), ahead);
+  if (NORMKIT_LIKELY(!row.is_wide)) return scale_block(row.scale, x, y, n, stream, weight, bias, ahead);
+  wide_apply_block(x, y, n, row.wide, weight, bias);
 }
 
 inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics& s) {
@@ -224,27 +230,6 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
       if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
     }
   }
-}
-
-template <typename T>
-NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end) {
-  using C = Compute<T>;
-  alignas(64) T x_buffer[kBlock];
-  alignas(64) T y_buffer[kBlock];
-  ParameterReader<C> weight(p.weight, p.weight_offset, static_cast<C>(p.missing_weight));
-  ParameterReader<C> bias(p.bias, 0.0, static_cast<C>(p.missing_bias));
-  for (int64_t tile = begin; tile < end; ++tile) {
-    const int64_t first = tile * p.tile_rows;
-    const int count = static_cast<int>(p.rows - first < p.tile_rows ? p.rows - first : p.tile_rows);
-    forward_rows<T>(p, first, count, weight, bias, x_buffer, y_buffer);
-  }
-  if (p.stream) finish_streaming();
-}
-
-template <typename T>
-void forward_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  forward_tiles<T>(*static_cast<const RowsForward*>(state), begin, end);
 }
 
 NORMKIT_END_NAMESPACE

@@ -4,6 +4,7 @@
 
 #include "normkit/detail/columns.hpp"
 #include "normkit/detail/rows_backward.hpp"
+#include "normkit/detail/short_rows.hpp"
 #include "normkit/executor.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
@@ -17,6 +18,7 @@ constexpr int64_t kAheadBytes = 512 * 1024;
 
 // Rows of a tile share each load of weight and bias; a tile stays in the second-level cache.
 constexpr int64_t kTileBytes = 64 * 1024;
+constexpr int64_t kShortTileBytes = 24 * 1024;
 
 // Scratch for parameter gradients beyond 1/64 of dy and x.
 constexpr int64_t kScratchBytes = int64_t(4) << 20;
@@ -205,8 +207,10 @@ inline void choose_stores(RowsBackward& p, int64_t tile_rows) {
 
 // Of rows with elements.
 inline void choose_tiles(RowsForward& p) {
-  const int64_t row_bytes = p.n * p.x.bytes(), fitting = kTileBytes / row_bytes;
-  p.tile_rows = static_cast<int32_t>(fitting < 1 ? 1 : fitting > kMaxTileRows ? kMaxTileRows : fitting);
+  const bool is_short = suits_short_rows(p);
+  const int64_t row_bytes = p.n * p.x.bytes(), most = is_short ? kShortTileRows : kMaxTileRows;
+  const int64_t fitting = (is_short ? kShortTileBytes : kTileBytes) / row_bytes;
+  p.tile_rows = static_cast<int32_t>(fitting < 1 ? 1 : fitting > most ? most : fitting);
   p.stream = streams(p.y, p.rows, 2 * row_bytes);
   if (p.stream) p.ahead = fetch_ahead(p.x, p.tile_rows, row_bytes);
 }

@@ -84,6 +84,16 @@ NORMKIT_INLINE Vec16<T> canonical(Vec16<T> a) {
   return r;
 }
 
+// a where it is not below b, else b; NaN passes.
+template <typename T>
+NORMKIT_INLINE Vec16<T> at_least(Vec16<T> a, Vec16<T> b) {
+  Vec16<T> r;
+  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) {
+    r.part[p] = a.part[p] < b.part[p] ? b.part[p] : a.part[p];
+  }
+  return r;
+}
+
 // Lanes first, first + 1, ... of a 32-lane block that lie below `count` keep their value; the others become
 // +0.
 template <typename T>
