@@ -17,11 +17,11 @@ from numpy.lib.stride_tricks import as_strided
 
 import normkit
 from normkit.bench import cases
-from normkit.bench.cases import Array, Case
-from normkit.bench.peers import PEERS, Peer, Unavailable
+from normkit.bench.cases import Case
+from normkit.bench.operations import Array, worst_errors
+from normkit.bench.peers import PEERS, Peer, Serial, Unavailable
 
 SAMPLE_SECONDS = 2e-3
-LATENCY_SHAPE = (1, 768)
 VOID_SHARE = 0.10
 BUSY_SHARE = 0.05
 MEMCPY_SAMPLES = 15
@@ -29,6 +29,11 @@ MEMCPY_SAMPLES = 15
 IDLE_SECONDS = 9e-3
 IDLE_LIMIT_SECONDS = 0.3
 WAKE_SECONDS = 9e-3
+# Calls longer than this need nothing brought into a cache before a sample.
+LONG_SECONDS = 30e-3
+
+# Of a case that names no peers: all but normkit against itself.
+DEFAULT_PEERS = [name for name in PEERS if name != "serial"]
 
 # Runs a contender's call so many times.
 Repeat = Callable[[int], None]
@@ -43,30 +48,64 @@ class Timing(NamedTuple):
 
 
 class Group(NamedTuple):
-    """All timings of a case by contender, memcpy included; who was wrong; who stayed out, and why."""
+    """All timings of a case by contender, memcpy included; worst errors; who stayed out, and why."""
 
     case: Case
     timings: dict[str, Timing]
-    wrong: dict[str, float]
+    errors: dict[str, float]
     absent: dict[str, str]
     memcpy_before: float
     memcpy_after: float
     others: float  # processors kept busy by other processes meanwhile
 
     @property
+    def drift(self) -> float:
+        """By which share memcpy moved during the group."""
+        fast, slow = sorted((self.memcpy_before, self.memcpy_after))
+        return slow / fast - 1
+
+    @property
     def void(self) -> bool:
         """Whether memcpy moved so much that the machine was not steady."""
-        fast, slow = sorted((self.memcpy_before, self.memcpy_after))
-        return slow > fast * (1 + VOID_SHARE)
+        return self.drift > VOID_SHARE
 
     @property
     def busy(self) -> bool:
         """Whether other processes took so much time that threads may have waited for a processor."""
         return self.others > BUSY_SHARE
 
+    @property
+    def wrong(self) -> list[str]:
+        """Contenders whose error is beyond all rounding."""
+        return [name for name, error in self.errors.items() if error > cases.TOLERANCE[self.case.dtype]]
+
+    @property
+    def peers(self) -> list[str]:
+        """Who was timed beside normkit."""
+        return [name for name in self.timings if name not in ("normkit", "memcpy")]
+
+    @property
+    def speed(self) -> float:
+        """Of normkit: bytes that must be read and written, per second."""
+        return self.case.bytes / self.timings["normkit"].median
+
+    @property
+    def memcpy_speed(self) -> float:
+        """Bytes that memcpy reads and writes per second."""
+        return 2 * self.case.output_bytes / self.timings["memcpy"].median
+
+    def ratio(self, name: str) -> float:
+        """Time of that contender / time of normkit: above 1, normkit is faster."""
+        return self.timings[name].median / self.timings["normkit"].median
+
+    @property
+    def behind(self) -> list[str]:
+        """Peers that normkit does not beat by the case's limit."""
+        return [name for name in self.peers if self.ratio(name) < self.case.limit]
+
 
 class Copy:
-    """np.copyto between two arrays of ``size`` bytes together, each thread its own part, over and over.
+    """Copies ``size`` bytes between two arrays that stay, each thread its own part, over and over.
 
     The threads meet once before and once after a sample, not for every copy: an upper line, no thread pool.
     One call of np.copyto makes many copies, each shifted by a cache line from the one before: separate calls
@@ -75,10 +114,9 @@ class Copy:
 
     SHIFT = 64
 
-    def __init__(self, size: int, threads: int, memory: str) -> None:
-        self._natural = memory == "natural"
-        self._part = max(1, size // 2 // threads)
-        self._at_once = max(1, self._part // (16 * self.SHIFT))
+    def __init__(self, size: int, threads: int) -> None:
+        self._part = max(1, size // threads)
+        self._at_once = max(64, self._part // (16 * self.SHIFT))
         self._meet = threading.Barrier(threads)
         self._count = 0
         pairs = [(self._array(), self._array()) for _ in range(threads)]
@@ -108,10 +146,6 @@ class Copy:
                 self._meet.wait()
 
     def _copy(self, target: Array, source: Array) -> None:
-        if self._natural:
-            for _ in range(self._count):
-                source[: self._part].copy()
-            return
         for begin in range(0, self._count, self._at_once):
             shape = (min(self._at_once, self._count - begin), self._part)
             strides = (self.SHIFT, 1)
@@ -124,8 +158,8 @@ def load_peers(names: list[str]) -> list[Peer]:
     for name in ["normkit", *(name for name in names if name != "normkit")]:
         try:
             loaded.append(PEERS[name]())
-        except ImportError:
-            print(f"normkit bench: {name} is not installed, left out", file=sys.stderr)
+        except ImportError as error:
+            print(f"normkit bench: {name} is not installed, left out ({error})", file=sys.stderr)
     return loaded
 
 
@@ -139,46 +173,44 @@ def keep_freed_memory() -> bool:
         return False
 
 
-def measure(case: Case, peers: list[Peer], samples: int) -> Group:
-    """Checks every contender, then times all of them in turn."""
+def measure(case: Case, peers: list[Peer], samples: int) -> Group | str:
+    """Checks every contender, then times all of them in turn; a reason if normkit cannot run the case."""
     arrays = cases.make_arrays(case)
-    exact = cases.expected(case, arrays)
     calls: dict[str, Callable[[], Any]] = {}
-    wrong: dict[str, float] = {}
+    computed: dict[str, tuple[Array, ...]] = {}
     absent: dict[str, str] = {}
+    threads: dict[str, int] = {}
     for peer in peers:
+        if peer.name != "normkit" and peer.name not in (case.peers or DEFAULT_PEERS):
+            continue
+        threads[peer.name] = 1 if isinstance(peer, Serial) else case.threads
         try:
             call = peer.prepare(case, arrays)
+            with normkit.num_threads(threads[peer.name]):
+                computed[peer.name] = peer.results(call())
         except Unavailable as reason:
+            if peer.name == "normkit":
+                return str(reason)
             absent[peer.name] = str(reason)
             continue
-        error = cases.error(peer.results(call()), exact)
-        if error > cases.TOLERANCE[case.dtype]:
-            wrong[peer.name] = error
+        except Exception as error:
+            if peer.name == "normkit":
+                raise
+            absent[peer.name] = f"failed: {error}"  # a peer's defect must not end the comparison
+            continue
         calls[peer.name] = call
-    del exact
-    copy = Copy(case.bytes, case.threads, case.memory)
-    repeats = {name: _repeater(call) for name, call in calls.items()} | {"memcpy": copy.repeat}
-    with normkit.num_threads(case.threads):
-        begin, others_begin = time.perf_counter(), _others_seconds()
-        before = time_in_turn({"memcpy": copy.repeat}, MEMCPY_SAMPLES, case.threads)["memcpy"].median
-        timings = time_in_turn(repeats, samples, case.threads)
-        after = time_in_turn({"memcpy": copy.repeat}, MEMCPY_SAMPLES, case.threads)["memcpy"].median
-        others = (_others_seconds() - others_begin) / (time.perf_counter() - begin)
+    errors = worst_errors(case.geometry, case.which, arrays, computed)
+    computed.clear()
+    copy = Copy(case.output_bytes, case.threads)
+    memcpy: dict[str, Repeat] = {"memcpy": copy.repeat}
+    repeats = {name: _repeater(call, threads[name]) for name, call in calls.items()} | memcpy
+    begin, others_begin = time.perf_counter(), _others_seconds()
+    before = time_in_turn(memcpy, MEMCPY_SAMPLES, case.threads)["memcpy"].median
+    timings = time_in_turn(repeats, samples, case.threads)
+    after = time_in_turn(memcpy, MEMCPY_SAMPLES, case.threads)["memcpy"].median
+    others = (_others_seconds() - others_begin) / (time.perf_counter() - begin)
     copy.close()
-    return Group(case, timings, wrong, absent, before, after, others)
-
-
-def latencies(peers: list[Peer], samples: int, memory: str) -> dict[str, Timing]:
-    """Seconds of one call on a single row, float32 LayerNorm forward, one thread."""
-    case = Case("layer_norm", "forward", "float32", *LATENCY_SHAPE, 1, memory)
-    arrays = cases.make_arrays(case)
-    repeats: dict[str, Repeat] = {}
-    for peer in peers:
-        with contextlib.suppress(Unavailable):
-            repeats[peer.name] = _repeater(peer.prepare(case, arrays))
-    with normkit.num_threads(1):
-        return time_in_turn(repeats, samples, 1)
+    return Group(case, timings, errors, absent, before, after, others)
 
 
 def time_in_turn(repeats: dict[str, Repeat], samples: int, threads: int) -> dict[str, Timing]:
@@ -193,7 +225,8 @@ def time_in_turn(repeats: dict[str, Repeat], samples: int, threads: int) -> dict
         for name, repeat in repeats.items():
             if threads > 1:
                 _wait_until_idle()
-            _warm_up(repeat, threads)
+            if threads > 1 or not seconds[name] or seconds[name][-1] < LONG_SECONDS:
+                _warm_up(repeat, threads)
             begin = time.perf_counter()
             repeat(counts[name])
             seconds[name].append((time.perf_counter() - begin) / counts[name])
@@ -248,10 +281,11 @@ def _others_seconds() -> float:
     return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-def _repeater(call: Callable[[], object]) -> Repeat:
+def _repeater(call: Callable[[], object], threads: int) -> Repeat:
     def repeat(count: int) -> None:
-        for _ in range(count):
-            call()
+        with normkit.num_threads(threads):
+            for _ in range(count):
+                call()
 
     return repeat
 
