@@ -115,6 +115,11 @@ def test_reference_in_parts_is_the_reference(monkeypatch):
         assert errors["wrong"] > 0.05
 
 
+def table(groups, columns):
+    printed = report.Table("title", [group.case for group in groups], columns)
+    return [*printed.head.splitlines(), *map(printed.line, groups), *printed.foot(groups)]
+
+
 def test_who_is_wrong_is_named(short):
     class Wrong(peers.Numpy):
         name = "numpy"
@@ -124,7 +129,7 @@ def test_who_is_wrong_is_named(short):
 
     group = measure.measure(case_of("layer_norm"), [peers.Normkit(), Wrong()], 2)
     assert group.wrong == ["numpy"]
-    assert "! numpy differs from float64" in report.table([group], ["numpy"], "title")
+    assert "! numpy differs from float64" in table([group], ["numpy"])[-1]
 
 
 def test_a_peer_that_fails_stays_out(short):
@@ -182,7 +187,7 @@ def test_goals_on_one_processor_have_no_threads_to_compare():
 )
 def test_an_unsteady_machine_is_marked(after, others, mark):
     group = group_of(case_of("rms_norm", "backward"), after, others)
-    line = report.table([group], [], "title").splitlines()[-1]
+    line = table([group], [])[-1]
     assert line.rstrip().endswith(mark or "|")
 
 
@@ -190,9 +195,9 @@ def test_where_normkit_is_behind():
     ahead, lost = group_of(case_of("rms_norm"), torch=2.2), group_of(case_of("layer_norm"), torch=1.9)
     allowed = group_of(case_of("layer_norm", limit=0.95), torch=1.94)
     assert [group.behind for group in (ahead, lost, allowed)] == [[], ["torch"], []]
-    table = report.table([ahead, lost], ["torch"], "title").splitlines()
-    assert "1.10 1e-06" in table[-2] and "BEHIND" not in table[-2]
-    assert "<0.95 1e-06" in table[-1] and table[-1].endswith("BEHIND")
+    *_, first, second = table([ahead, lost], ["torch"])
+    assert "1.10 1e-06" in first and "BEHIND" not in first
+    assert "<0.95 1e-06" in second and second.endswith("BEHIND")
     summary = report.behind([ahead, lost])
     assert "behind in 1 of 2 groups" in summary and "layer_norm forward, float32, 13x70, 1 thread" in summary
     rows = [line for line in report.markdown([ahead, lost], ["torch"], []).splitlines() if "_norm" in line]
@@ -233,8 +238,8 @@ def test_list_and_case(capsys):
     assert run("--suite", "goals", "--list", "--case", "group_norm", "--threads", "1") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and all(line.startswith("15 group_norm forward") for line in lines)
-    assert run("--suite", "goals", "--list", "--case", "16", "--threads", "1") == 0
-    assert "layer_norm_channels" in capsys.readouterr().out
+    assert run("--suite", "goals", "--list", "--rows", "16", "--threads", "1") == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("16 layer_norm_channels")
     assert run("--case", "nonsense") == 2
     assert "no such case" in capsys.readouterr().err
 

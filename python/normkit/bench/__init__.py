@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="sweep",
         help="goals: the README's table, every line of it; sweep: what --op to --layout say (default: sweep)",
     )
-    parser.add_argument("--case", metavar="TEXT", help="only cases whose name, or line, contains it")
+    parser.add_argument("--rows", nargs="+", metavar="N", help="only these lines of the goals, by number")
+    parser.add_argument("--case", metavar="TEXT", help="only cases whose name contains it; see --list")
     _add_choices(parser, "--op", list(OPERATIONS), ["layer_norm", "rms_norm"])
     _add_choices(parser, "--passes", PASSES, PASSES[:2])
     _add_choices(parser, "--dtype", DTYPES, ["float32", "bfloat16", "float16"])
@@ -100,12 +101,7 @@ def run(options: argparse.Namespace) -> int:
         if memory == "reused":
             measure.keep_freed_memory()
         for title, together in itertools.groupby(part, key=lambda case: _title(options.suite, case)):
-            measured = [
-                group for case in together if (group := _measure(case, peers, samples, options.retry))
-            ]
-            groups += measured
-            if measured and not quiet:
-                print(report.table(measured, columns, title), flush=True)
+            groups += _table(title, list(together), peers, options, None if quiet else columns)
     if not groups:
         return _refuse("nothing was measured", 1)
     order = {case: index for index, case in enumerate(chosen)}
@@ -125,6 +121,25 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any("normkit" in group.wrong for group in groups) else 0
 
 
+def _table(
+    title: str, cases: list[Case], peers: list[Peer], options: argparse.Namespace, columns: list[str] | None
+) -> list[measure.Group]:
+    """Measures one table's cases; prints line by line, unless there are no columns."""
+    samples, groups = max(options.samples, MINIMUM_SAMPLES), []
+    printed = report.Table(title, cases, columns or [])
+    if columns is not None:
+        print(printed.head, flush=True)
+    for case in cases:
+        group = _measure(case, peers, samples, options.retry)
+        if group is not None:
+            groups.append(group)
+            if columns is not None:
+                print(printed.line(group), flush=True)
+    if columns is not None:
+        print("\n".join(printed.foot(groups)), flush=True)
+    return groups
+
+
 def _chosen(options: argparse.Namespace, threads: list[int]) -> list[Case]:
     if options.suite == "goals":
         cases = goals.goals(threads)
@@ -138,8 +153,8 @@ def _chosen(options: argparse.Namespace, threads: list[int]) -> list[Case]:
             options.memory,
             threads,
         )
-    text = options.case or ""
-    return [case for case in cases if text in case.name or text == case.goal]
+    text, rows = options.case or "", options.rows
+    return [case for case in cases if text in case.name and (rows is None or case.goal in rows)]
 
 
 def _memory_order(case: Case) -> tuple[bool, int]:

@@ -1,4 +1,7 @@
-"""The roofline picture: GB/s against size, one panel per operation and thread count, memcpy as the line."""
+"""The roofline picture: GB/s against size, one panel per operation and thread count, memcpy as the line.
+
+memcpy stands at the size of the operation whose outputs' bytes it copied.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from normkit.bench.measure import Group
 from normkit.bench.report import TITLES, caches
 
 MARKERS = {"float32": "o", "bfloat16": "s", "float16": "^", "float64": "D"}
+COLUMNS = 4
 COLOURS = {
     "normkit": "tab:red",
     "serial": "tab:orange",
@@ -36,27 +40,23 @@ def write(groups: list[Group], path: str) -> None:
     """Writes the picture; its type follows the file's name. OSError or ValueError if that is impossible."""
     from matplotlib.figure import Figure
 
-    panels: dict[str, dict[int, list[Group]]] = {}
+    panels: dict[str, list[Group]] = {}
     for group in groups:
         case = group.case
-        layout = f" {case.layout}" if case.geometry.rank == 4 else ""
-        title = f"{case.operation} {case.which}{layout}"
-        panels.setdefault(title, {}).setdefault(case.threads, []).append(group)
-    counts = sorted({group.case.threads for group in groups})
-    figure = Figure(figsize=(6 * len(counts), 3.6 * len(panels)), layout="constrained")
-    grid = figure.subplots(len(panels), len(counts), squeeze=False)
-    for row, (title, by_threads) in zip(grid, panels.items(), strict=True):
-        for axes, count in zip(row, counts, strict=True):
-            _panel(axes, by_threads.get(count, []))
-            axes.set_title(f"{title}, {count} thread{'s' if count > 1 else ''}", fontsize=10)
+        words = [case.operation, case.which, case.layout if case.geometry.rank == 4 else "", case.remarks]
+        panels.setdefault(f"{' '.join(filter(None, words))}, {case.threads_text}", []).append(group)
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 3.4 * rows), layout="constrained")
+    for place, (title, together) in enumerate(sorted(panels.items()), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        _panel(axes, together)
+        axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=110, format=Path(path).suffix.lstrip(".") or "png")
 
 
 def _panel(axes: Any, groups: list[Group]) -> None:
-    if not groups:
-        axes.set_axis_off()
-        return
-    line = sorted((2 * group.case.output_bytes, group.memcpy_speed / 1e9) for group in groups)
+    line = sorted((group.case.bytes, group.memcpy_speed / 1e9) for group in groups)
     axes.plot(*zip(*line, strict=True), color="black", label="memcpy", zorder=1)
     names = [name for name in COLOURS if any(name in group.timings for group in groups)]
     for name in names:

@@ -11,7 +11,7 @@ from typing import Any
 import normkit
 from normkit import _info
 from normkit.bench.cases import Case
-from normkit.bench.measure import Group, Timing
+from normkit.bench.measure import DEFAULT_PEERS, Group, Timing
 from normkit.bench.peers import Peer
 
 NAME_WIDTH = 16
@@ -53,22 +53,47 @@ def header(peers: list[Peer], samples: int) -> dict[str, Any]:
     return {"facts": facts, "lines": lines}
 
 
-def table(groups: list[Group], columns: list[str], title: str) -> str:
-    """One line per group: normkit's figures, then each peer's time as a multiple of its, and error."""
-    columns = [name for name in columns if any(name in group.timings for group in groups)]
-    width = max(len(_label(group)) for group in groups)
-    head = f"{'':<{width}} {'fits':>4} {'normkit us':>11} {'+-':>7} {'GB/s':>6} {'memcpy':>7} {'share':>6}"
-    head += f" {'error':>6} |"
-    head += "".join(f"{name:>{NAME_WIDTH}}" for name in columns)
-    lines = [f"\n{title}", head]
-    lines += [_line(group, columns, width) for group in groups]
-    reasons = {f"{name}: {reason}" for group in groups for name, reason in group.absent.items()}
-    lines += [f"  - {reason}" for reason in sorted(reasons)]
-    wrong = {name for group in groups for name in group.wrong}
-    for name in sorted(wrong):
-        error = max(group.errors[name] for group in groups if name in group.wrong)
-        lines.append(f"  ! {name} differs from float64 by up to {error:.1%} of the largest value")
-    return "\n".join(lines)
+class Table:
+    """One line per group: normkit's figures, then each peer's time as a multiple of its, and its error."""
+
+    def __init__(self, title: str, cases: list[Case], columns: list[str]) -> None:
+        self._columns = [
+            name for name in columns if any(name in (case.peers or DEFAULT_PEERS) for case in cases)
+        ]
+        self._width = max(len(_label(case)) for case in cases)
+        head = f"{'':<{self._width}} {'fits':>4} {'normkit us':>11} {'+-':>7} {'GB/s':>6} {'memcpy':>7}"
+        head += f" {'share':>6} {'error':>6} |" + "".join(f"{name:>{NAME_WIDTH}}" for name in self._columns)
+        self.head = f"\n{title}\n{head}"
+
+    def line(self, group: Group) -> str:
+        """One group's."""
+        own = group.timings["normkit"]
+        line = f"{_label(group.case):<{self._width}} {fits(group.case):>4} {_us(own.median):>11}"
+        line += f" {_us(_spread(own)):>7} {group.speed / 1e9:6.1f} {group.memcpy_speed / 1e9:7.1f}"
+        line += f" {group.speed / group.memcpy_speed:6.0%} {group.errors['normkit']:6.0e} |"
+        for name in self._columns:
+            cell = "-"
+            if name in group.timings:
+                mark = "<" if name in group.behind else ""
+                wrong = "!" if name in group.wrong else ""
+                cell = f"{mark}{group.ratio(name):.2f} {group.errors[name]:.0e}{wrong}"
+            line += f"{cell:>{NAME_WIDTH}}"
+        if "normkit" in group.wrong:
+            line += "  normkit WRONG"
+        if group.behind:
+            line += "  BEHIND"
+        return line + ("  void" if group.void else "") + ("  busy" if group.busy else "")
+
+    def foot(self, groups: list[Group]) -> list[str]:
+        """Who stayed out and why, and who was wrong."""
+        lines = [
+            f"  - {reason}"
+            for reason in sorted({f"{name}: {why}" for group in groups for name, why in group.absent.items()})
+        ]
+        for name in sorted({name for group in groups for name in group.wrong}):
+            error = max(group.errors[name] for group in groups if name in group.wrong)
+            lines.append(f"  ! {name} differs from float64 by up to {error:.1%} of the largest value")
+        return lines
 
 
 def markdown(groups: list[Group], columns: list[str], lines: list[str]) -> str:
@@ -175,30 +200,8 @@ def fits(case: Case) -> str:
     return "DRAM"
 
 
-def _label(group: Group) -> str:
-    case = group.case
+def _label(case: Case) -> str:
     return f"{case.goal:>2} {case.name}" if case.goal else case.size_text
-
-
-def _line(group: Group, columns: list[str], width: int) -> str:
-    own = group.timings["normkit"]
-    line = f"{_label(group):<{width}} {fits(group.case):>4} {_us(own.median):>11} {_us(_spread(own)):>7}"
-    line += (
-        f" {group.speed / 1e9:6.1f} {group.memcpy_speed / 1e9:7.1f} {group.speed / group.memcpy_speed:6.0%}"
-    )
-    line += f" {group.errors['normkit']:6.0e} |"
-    for name in columns:
-        cell = "-"
-        if name in group.timings:
-            mark = "<" if name in group.behind else ""
-            wrong = "!" if name in group.wrong else ""
-            cell = f"{mark}{group.ratio(name):.2f} {group.errors[name]:.0e}{wrong}"
-        line += f"{cell:>{NAME_WIDTH}}"
-    if "normkit" in group.wrong:
-        line += "  normkit WRONG"
-    if group.behind:
-        line += "  BEHIND"
-    return line + ("  void" if group.void else "") + ("  busy" if group.busy else "")
 
 
 def _markdown_cell(group: Group, name: str) -> str:

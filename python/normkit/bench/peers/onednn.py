@@ -66,7 +66,7 @@ class OneDnn:
             ctypes.byref(pointers),
         )
         if not handle:
-            raise Unavailable(library.nk_onednn_error().decode())
+            raise Unavailable(f"{case.kind}: {library.nk_onednn_error().decode()}")
         primitive = _Primitive(library, handle)
         names = ("y", "dweight", "dbias") if which == BACKWARD else ("y",)
         outputs = tuple(given[name] for name in names)
