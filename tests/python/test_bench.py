@@ -234,6 +234,24 @@ def test_goals_as_markdown(capsys, short):
     assert re.search(r"^\| 17 \| layer_norm forward, float32, 1x768 \|", text, re.MULTILINE)
 
 
+def test_everything_from_one_run(tmp_path, capsys, short):
+    data, page = tmp_path / "a.json", tmp_path / "a.md"
+    arguments = ["--op", "rms_norm", "--dtype", "float32", "--shape", "3x40", *SMALL, "--peers", "numpy"]
+    assert run(*arguments, "--json", str(data), "--markdown", str(page)) == 0
+    assert len(json.loads(data.read_text())["groups"]) == 2
+    assert "| rms_norm backward, float32, 3x40 |" in page.read_text()
+    assert "groups are void" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("drifts", "kept"), [((0.5, 0.3, 0.2), 0.2), ((0.5, 0.05, 0.01), 0.05)])
+def test_void_groups_are_measured_again(drifts, kept, monkeypatch, short, capsys):
+    again = iter(drifts)
+    monkeypatch.setattr(measure, "measure", lambda case, *_: group_of(case, 1 + next(again)))
+    assert run(*["--quick", "--op", "rms_norm", "--peers", "numpy", "--retry", "2", "--json"], *SMALL) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert group["memcpy_after"] == 1 + kept
+
+
 def test_list_and_case(capsys):
     assert run("--suite", "goals", "--list", "--case", "group_norm", "--threads", "1") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -263,7 +281,7 @@ def test_plot(tmp_path, capsys, short):
     assert run(*arguments, "--plot", str(picture)) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert run(*arguments, "--plot", str(tmp_path / "missing" / "a.png")) == 1
-    assert "cannot write the picture" in capsys.readouterr().err
+    assert "cannot write what was measured" in capsys.readouterr().err
 
 
 def test_plot_without_matplotlib(monkeypatch, capsys):

@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import sys
+from pathlib import Path
 
 from normkit.bench import goals, measure, plot, report
 from normkit.bench.cases import DTYPES, LAYOUTS, MEMORY, PASSES, Case
@@ -20,6 +21,7 @@ from normkit.bench.peers import PEERS, Peer
 
 MINIMUM_SAMPLES = 30
 SHAPES = [(1, 768), (16, 768), (4096, 128), (512, 768), (64, 4096), (4096, 4096)]
+INSTEAD = "-"  # of the tables, to standard output
 IMAGES = [goals.SMALL, goals.LARGE]
 
 
@@ -58,11 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=MINIMUM_SAMPLES, help=f"per contender, at least {MINIMUM_SAMPLES}"
     )
-    parser.add_argument("--retry", type=int, default=0, help="measure a void group again, so many times")
+    parser.add_argument(
+        "--retry", type=int, default=0, help="measure a void or busy group again, so many times"
+    )
     parser.add_argument("--quick", action="store_true", help="only float32 forward on 512x768")
     parser.add_argument("--list", action="store_true", help="print the names of the cases, measure nothing")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--markdown", action="store_true", help="one Markdown table instead of tables")
+    for option, what in (("--json", "JSON object, everything measured"), ("--markdown", "Markdown table")):
+        text = f"one {what}, instead of the tables; with FILE, there, beside them"
+        parser.add_argument(option, nargs="?", const=INSTEAD, metavar="FILE", help=text)
     parser.add_argument(
         "--plot", metavar="FILE", help="also a picture: GB/s against size, memcpy as the line"
     )
@@ -92,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     peers = measure.load_peers([name for name in options.peers if name in wanted])
     columns = [peer.name for peer in peers if peer.name != "normkit"]
     header = report.header(peers, samples)
-    quiet = options.json or options.markdown
+    quiet = INSTEAD in (options.json, options.markdown)
     if not quiet:
         print("\n".join(header["lines"]), flush=True)
     groups: list[measure.Group] = []
@@ -106,18 +111,19 @@ def run(options: argparse.Namespace) -> int:
         return _refuse("nothing was measured", 1)
     order = {case: index for index, case in enumerate(chosen)}
     groups.sort(key=lambda group: order[group.case])
-    if options.json:
-        print(json.dumps({"header": header["facts"], **report.as_data(groups)}, indent=2))
-    elif options.markdown:
-        print(report.markdown(groups, columns, header["lines"]))
-    else:
+    if not quiet:
         print(report.behind(groups))
         print(report.notes())
-    if options.plot:
-        try:
+    try:
+        if options.json:
+            data = {"header": header["facts"], **report.as_data(groups)}
+            _deliver(json.dumps(data, indent=2), options.json)
+        if options.markdown:
+            _deliver(report.markdown(groups, columns, header["lines"]), options.markdown)
+        if options.plot:
             plot.write(groups, options.plot)
-        except (OSError, ValueError) as error:
-            return _refuse(f"cannot write the picture: {error}", 1)
+    except (OSError, ValueError) as error:
+        return _refuse(f"cannot write what was measured: {error}", 1)
     return 1 if any("normkit" in group.wrong for group in groups) else 0
 
 
@@ -180,9 +186,8 @@ def _measure(case: Case, peers: list[Peer], samples: int, retries: int) -> measu
         if isinstance(group, str):
             print(f"normkit bench: {case}: skipped, {group}", file=sys.stderr)
             return None
-        if best is None or group.drift < best.drift:
-            best = group
-        if not best.void:
+        best = group if best is None else min(best, group, key=lambda one: (one.void + one.busy, one.drift))
+        if not (best.void or best.busy):
             break
     return best
 
@@ -190,6 +195,13 @@ def _measure(case: Case, peers: list[Peer], samples: int, retries: int) -> measu
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{text}\033[K", end="\r", file=sys.stderr, flush=True)
+
+
+def _deliver(text: str, place: str) -> None:
+    if place == INSTEAD:
+        print(text)
+    else:
+        Path(place).write_text(text + "\n")
 
 
 def _refuse(reason: str, code: int) -> int:

@@ -119,7 +119,8 @@ def markdown(groups: list[Group], columns: list[str], lines: list[str]) -> str:
             f"{max(group.errors['normkit'] for group in present):.0e}",
         ]
         cells += [_joined(_markdown_cell(group, name) for group in present) for name in columns]
-        text.append(f"| {case.goal} | {case.name} | {' | '.join(cells)} |")
+        name = case.name if len(present) == len(counts) else str(present[0].case)
+        text.append(f"| {case.goal} | {name} | {' | '.join(cells)} |")
     return "\n".join([*text, "", _markdown_notes()])
 
 
