@@ -103,8 +103,11 @@ def run(options: argparse.Namespace) -> int:
     groups: list[measure.Group] = []
     # Natural memory first: the C library cannot be told to forget again what it keeps for reused memory.
     for memory, part in itertools.groupby(sorted(chosen, key=_memory_order), key=lambda case: case.memory):
-        if memory == "reused":
-            measure.keep_freed_memory()
+        if memory == "reused" and not measure.keep_freed_memory():
+            print(
+                "normkit bench: the C library cannot keep freed memory; who allocates suffers",
+                file=sys.stderr,
+            )
         for title, together in itertools.groupby(part, key=lambda case: _title(options.suite, case)):
             groups += _table(title, list(together), peers, options, None if quiet else columns)
     if not groups:
@@ -141,8 +144,8 @@ def _table(
             groups.append(group)
             if columns is not None:
                 print(printed.line(group), flush=True)
-    if columns is not None:
-        print("\n".join(printed.foot(groups)), flush=True)
+    for line in printed.foot(groups) if columns is not None else []:
+        print(line, flush=True)
     return groups
 
 

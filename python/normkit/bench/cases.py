@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from normkit.bench import memory
 from normkit.bench.operations import OPERATIONS, Array, Arrays, Operation, Shape, statistics
 
 PASSES = ["forward", "backward", "both"]
@@ -118,8 +119,7 @@ def make_arrays(case: Case) -> Arrays:
     rng, dtype, operation = np.random.default_rng(0), numpy_dtype(case.dtype), case.geometry
 
     def normal(*shape: int) -> Array:
-        values: Array = rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
-        return values
+        return memory.copy_of(rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False))
 
     def large() -> Array:
         if case.layout == "nhwc" and operation.rank == 4:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 import normkit
-from normkit.bench import cases
+from normkit.bench import cases, memory
 from normkit.bench.cases import Case
 from normkit.bench.operations import Array, worst_errors
 from normkit.bench.peers import PEERS, Peer, Serial, Unavailable
@@ -108,48 +108,55 @@ class Copy:
     """Copies ``size`` bytes between two arrays that stay, each thread its own part, over and over.
 
     The threads meet once before and once after a sample, not for every copy: an upper line, no thread pool.
+    Each has a processor of its own, for two that are woken on the same one share it for a whole sample.
     One call of np.copyto makes many copies, each shifted by a cache line from the one before: separate calls
     from several threads would wait for the interpreter's lock.
     """
 
     SHIFT = 64
+    AT_ONCE = 128
 
     def __init__(self, size: int, threads: int) -> None:
         self._part = max(1, size // threads)
-        self._at_once = max(64, self._part // (16 * self.SHIFT))
-        self._meet = threading.Barrier(threads)
+        self._at_once = max(self.AT_ONCE, self._part // (16 * self.SHIFT))
+        self._pairs = [(self._view(), self._view()) for _ in range(threads)]
+        self._meet = threading.Barrier(threads + 1)
         self._count = 0
-        pairs = [(self._array(), self._array()) for _ in range(threads)]
-        self._own = pairs[0]
-        for pair in pairs[1:]:
-            threading.Thread(target=self._work, args=pair, daemon=True).start()
+        for number in range(threads if threads > 1 else 0):
+            threading.Thread(target=self._work, args=(number,), daemon=True).start()
 
     def repeat(self, count: int) -> None:
         """``count`` copies on all threads."""
         self._count = count
+        if len(self._pairs) == 1:
+            self._copy(*self._pairs[0])
+            return
         self._meet.wait()
-        self._copy(*self._own)
         self._meet.wait()
 
     def close(self) -> None:
         """Ends the threads."""
         self._meet.abort()
 
-    def _array(self) -> Array:
-        return np.ones(self._part + self.SHIFT * self._at_once, np.uint8)
+    def _view(self) -> Array:
+        """As many overlapping parts of an array as one call copies."""
+        array = memory.empty((self._part + self.SHIFT * self._at_once,), np.uint8)
+        return as_strided(array, (self._at_once, self._part), (self.SHIFT, 1))
 
-    def _work(self, target: Array, source: Array) -> None:
+    def _work(self, number: int) -> None:
+        if hasattr(os, "sched_setaffinity"):
+            allowed = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, [allowed[number % len(allowed)]])  # of this thread only
         with contextlib.suppress(threading.BrokenBarrierError):
             while True:
                 self._meet.wait()
-                self._copy(target, source)
+                self._copy(*self._pairs[number])
                 self._meet.wait()
 
     def _copy(self, target: Array, source: Array) -> None:
         for begin in range(0, self._count, self._at_once):
-            shape = (min(self._at_once, self._count - begin), self._part)
-            strides = (self.SHIFT, 1)
-            np.copyto(as_strided(target, shape, strides), as_strided(source, shape, strides))
+            count = min(self._at_once, self._count - begin)
+            np.copyto(target[:count], source[:count])
 
 
 def load_peers(names: list[str]) -> list[Peer]:

@@ -38,6 +38,7 @@ def header(peers: list[Peer], samples: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {peer.name: peer.version for peer in peers if peer.name != "serial"},
         "isa": normkit.isa(),
+        "compiler": normkit.show_config("dicts")["compiler"],
         "samples": samples,
         "environment": environment,
     }
@@ -46,7 +47,7 @@ def header(peers: list[Peer], samples: int) -> dict[str, Any]:
     lines = [
         f"{facts['processor']}, {facts['usable_processors']} usable processors, {sizes or 'caches unknown'}",
         f"{facts['system']}, huge pages: {facts['huge_pages']}",
-        f"Python {facts['python']}, {versions}; normkit uses {facts['isa']}",
+        f"Python {facts['python']}, {versions}; normkit uses {facts['isa']}, compiled by {facts['compiler']}",
         f"medians of {samples} samples taken in turn, +- half the distance of the quartiles",
     ]
     lines += [f"{name}={value}" for name, value in environment.items()]

@@ -10,6 +10,7 @@ import numpy as np
 
 from normkit import _info
 from normkit.bench.cases import Case, numpy_dtype
+from normkit.bench.memory import empty_like
 from normkit.bench.operations import EPS, Array, Arrays, along
 from normkit.bench.peers.protocol import (
     Call,
@@ -39,8 +40,8 @@ class Numpy:
             raise Unavailable("forward and backward are timed apart")
         work = np.float64 if case.dtype == "float64" else np.float32
         reused = case.memory == "reused"
-        scratch = [np.empty_like(arrays.x, work) for _ in range(2)] if reused else [None, None]
-        y = np.empty_like(arrays.x) if reused else None
+        scratch = [empty_like(arrays.x, work) for _ in range(2)] if reused else [None, None]
+        y = empty_like(arrays.x) if reused else None
         step = _numpy_forward if case.which == "forward" else _numpy_backward
         return partial(step, case, arrays, work, scratch, y)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from normkit.bench.cases import Case
+from normkit.bench.memory import empty_like
 from normkit.bench.operations import EPS, Array, Arrays
 from normkit.bench.peers.protocol import Call, Unavailable, entry, plain_only
 
@@ -100,7 +101,7 @@ class _Primitive:
 def _operands(case: Case, arrays: Arrays) -> dict[str, Array]:
     """By the driver's names; whatever is no image or matrix in float32."""
     assert arrays.bias is not None
-    given = {"x": arrays.x, "y": np.empty_like(arrays.x)}
+    given = {"x": arrays.x, "y": empty_like(arrays.x)}
     small = {"weight": arrays.weight, "bias": arrays.bias}
     if case.geometry.given:
         assert arrays.running_mean is not None and arrays.running_var is not None
@@ -109,7 +110,7 @@ def _operands(case: Case, arrays: Arrays) -> dict[str, Array]:
         assert arrays.dy is not None and arrays.mean is not None and arrays.rstd is not None
         given["dy"] = arrays.dy
         small |= {"mean": arrays.mean.ravel(), "variance": (arrays.rstd.ravel() ** -2 - EPS)}
-        small |= {"dweight": np.empty_like(arrays.weight), "dbias": np.empty_like(arrays.bias)}
+        small |= {"dweight": empty_like(arrays.weight), "dbias": empty_like(arrays.bias)}
     elif case.operation == "batch_norm":
         small |= {name: np.zeros(case.channels) for name in ("mean", "variance")}
     return given | {name: np.ascontiguousarray(array, np.float32) for name, array in small.items()}

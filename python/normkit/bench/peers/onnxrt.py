@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normkit.bench.cases import Case
+from normkit.bench.memory import empty_like
 from normkit.bench.operations import EPS, GROUPS, Array, Arrays
 from normkit.bench.peers.onnx_model import one_node
 from normkit.bench.peers.protocol import Call, Unavailable, c_order_only, entry, plain_only
@@ -83,7 +84,7 @@ class OnnxRuntime:
             raise Unavailable(str(error).splitlines()[0]) from error
         if case.memory == "natural":
             return partial(session.run, None, inputs)
-        outputs = {name: np.empty_like(arrays.x) for name in node.outputs if name}
+        outputs = {name: empty_like(arrays.x) for name in node.outputs if name}
         binding = session.io_binding()
         _bind(binding.bind_input, inputs)
         _bind(binding.bind_output, outputs)

@@ -11,6 +11,7 @@ import numpy as np
 
 import normkit
 from normkit.bench.cases import Case
+from normkit.bench.memory import empty_like
 from normkit.bench.operations import EPS, GROUPS, Array, Arrays
 from normkit.bench.peers.protocol import Call, Unavailable, as_tuple, entry
 from normkit.bench.peers.pytorch import tensors
@@ -141,4 +142,4 @@ def _saved_statistics(case: Case, arrays: Arrays) -> dict[str, Any]:
 
 
 def _empty_like(array: Any) -> Any:
-    return np.empty_like(array) if isinstance(array, np.ndarray) else array.new_empty(array.shape)
+    return empty_like(array) if isinstance(array, np.ndarray) else array.new_empty(array.shape)

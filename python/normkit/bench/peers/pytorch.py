@@ -121,7 +121,7 @@ class Torch:
         import torch
 
         self._torch = torch
-        self.version = str(torch.__version__)
+        self.version = f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"
 
     def prepare(self, case: Case, arrays: Arrays) -> Call:
         """A function or a module; gradients by ATen's operator where it has one, else by autograd."""
