@@ -9,7 +9,7 @@ import normkit
 import numpy as np
 import pytest
 from normkit import _info, cli
-from normkit.bench import cases, goals, measure, operations, peers, plot, report
+from normkit.bench import cases, goals, measure, memory, operations, peers, plot, report
 
 IMAGE = (3, 64, 5, 7)  # 64 channels: GroupNorm has 32 groups
 SMALL = ["--threads", "1", "--samples", "1"]
@@ -52,8 +52,8 @@ def all_cases():
     for operation, geometry in operations.OPERATIONS.items():
         for which in cases.PASSES[:1] if geometry.forward_only else cases.PASSES:
             for layout in cases.LAYOUTS if geometry.rank == 4 else ["nchw"]:
-                for memory in cases.MEMORY:
-                    yield case_of(operation, which, layout=layout, memory=memory)
+                for kind in cases.MEMORY:
+                    yield case_of(operation, which, layout=layout, memory=kind)
 
 
 @pytest.mark.parametrize("name", list(peers.PEERS))
@@ -170,6 +170,20 @@ def test_nhwc_arrays_are_strided_views():
     arrays = cases.make_arrays(case_of("batch_norm", layout="nhwc"))
     assert arrays.x.shape == IMAGE
     assert arrays.x.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_operands_keep_the_order_of_axes():
+    array = np.zeros((2, 5, 7, 64), np.float32).transpose(0, 3, 1, 2)
+    other = memory.copy_of(array + 1)
+    assert other.strides == array.strides and other.shape == array.shape
+    assert (other == 1).all()
+    assert memory.empty((2**21,), np.uint8).ctypes.data % memory.HUGE_PAGE == 0
+
+
+def test_the_heap_survives(short):
+    before = [np.arange(100_000) for _ in range(20)]
+    memory.gather_heap()
+    assert all((array == np.arange(100_000)).all() for array in before)
 
 
 def test_goals_on_one_processor_have_no_threads_to_compare():

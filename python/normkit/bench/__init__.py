@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from normkit.bench import goals, measure, plot, report
+from normkit.bench import goals, measure, memory, plot, report
 from normkit.bench.cases import DTYPES, LAYOUTS, MEMORY, PASSES, Case
 from normkit.bench.operations import OPERATIONS, Shape
 from normkit.bench.peers import PEERS, Peer
@@ -102,8 +102,8 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(header["lines"]), flush=True)
     groups: list[measure.Group] = []
     # Natural memory first: the C library cannot be told to forget again what it keeps for reused memory.
-    for memory, part in itertools.groupby(sorted(chosen, key=_memory_order), key=lambda case: case.memory):
-        if memory == "reused" and not measure.keep_freed_memory():
+    for kind, part in itertools.groupby(sorted(chosen, key=_memory_order), key=lambda case: case.memory):
+        if kind == "reused" and not memory.keep_freed_memory():
             print(
                 "normkit bench: the C library cannot keep freed memory; who allocates suffers",
                 file=sys.stderr,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import statistics
 import sys
@@ -170,16 +169,6 @@ def load_peers(names: list[str]) -> list[Peer]:
     return loaded
 
 
-def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory: contenders that allocate their outputs then find warm pages."""
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
-    try:
-        libc = ctypes.CDLL(None)
-        return bool(libc.mallopt(mmap_max, 0)) and bool(libc.mallopt(trim_threshold, 2**31 - 1))
-    except (OSError, AttributeError):
-        return False
-
-
 def measure(case: Case, peers: list[Peer], samples: int) -> Group | str:
     """Checks every contender, then times all of them in turn; a reason if normkit cannot run the case."""
     arrays = cases.make_arrays(case)
@@ -206,6 +195,8 @@ def measure(case: Case, peers: list[Peer], samples: int) -> Group | str:
             absent[peer.name] = f"failed: {error}"  # a peer's defect must not end the comparison
             continue
         calls[peer.name] = call
+    if case.memory == "reused":
+        memory.gather_heap()
     errors = worst_errors(case.geometry, case.which, arrays, computed)
     computed.clear()
     copy = Copy(case.output_bytes, case.threads)

@@ -151,8 +151,8 @@ processor, which slows threads that wait for one another out of all proportion.
 Backwards are given the saved statistics; PyTorch's go through autograd for RMSNorm, InstanceNorm and
 LayerNorm over channels. forward + backward: one after the other. oneDNN's weight and bias are float32.
 Reused memory: normkit, oneDNN, ONNX Runtime (IO binding) and NumPy write into existing arrays. PyTorch and
-JAX have no true out= here and allocate; the C library was told to keep what they free, so they find warm
-pages. Natural memory: every call of every contender allocates its outputs, as a plain call does."""
+JAX have no true out= here and allocate; the C library was told to keep what they free, and that lies on huge
+pages as the arrays do. Natural memory: every call of every contender allocates, as a plain call does."""
 
 
 def as_data(groups: list[Group]) -> dict[str, Any]:
