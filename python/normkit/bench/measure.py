@@ -212,15 +212,18 @@ def measure(case: Case, peers: list[Peer], samples: int) -> Group | str:
 
 
 def time_in_turn(repeats: dict[str, Repeat], samples: int, threads: int) -> dict[str, Timing]:
-    """A B A B ...: one sample of each contender per turn; a sample's loop count is fixed beforehand."""
+    """A B C, C B A, ...: one sample of each contender per turn; its loop count is fixed beforehand.
+
+    Every other turn goes backwards, for on a busy system the first after a rest is served better or worse.
+    """
     counts: dict[str, int] = {}
     for name, repeat in repeats.items():
         _wait_until_idle()
         _warm_up(repeat, threads)
         counts[name] = _calibrate(repeat)
     seconds: dict[str, list[float]] = {name: [] for name in repeats}
-    for _ in range(samples):
-        for name, repeat in repeats.items():
+    for turn in range(samples):
+        for name, repeat in list(repeats.items())[:: -1 if turn % 2 else 1]:
             if threads > 1:
                 _wait_until_idle()
             if threads > 1 or not seconds[name] or seconds[name][-1] < LONG_SECONDS:

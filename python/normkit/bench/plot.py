@@ -57,7 +57,7 @@ def write(groups: list[Group], path: str) -> None:
 
 def _panel(axes: Any, groups: list[Group]) -> None:
     line = sorted((group.case.bytes, group.memcpy_speed / 1e9) for group in groups)
-    axes.plot(*zip(*line, strict=True), color="black", label="memcpy", zorder=1)
+    axes.plot(*zip(*line, strict=True), color="black", marker="_", label="memcpy", zorder=1)
     names = [name for name in COLOURS if any(name in group.timings for group in groups)]
     for name in names:
         for dtype, marker in MARKERS.items():
@@ -79,4 +79,4 @@ def _panel(axes: Any, groups: list[Group]) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("bytes read and written", fontsize=8)
     axes.set_ylabel("GB/s", fontsize=8)
-    axes.legend(fontsize=6)
+    axes.legend(fontsize=6, framealpha=0.5)

@@ -48,7 +48,7 @@ def header(peers: list[Peer], samples: int) -> dict[str, Any]:
         f"{facts['processor']}, {facts['usable_processors']} usable processors, {sizes or 'caches unknown'}",
         f"{facts['system']}, huge pages: {facts['huge_pages']}",
         f"Python {facts['python']}, {versions}; normkit uses {facts['isa']}, compiled by {facts['compiler']}",
-        f"medians of {samples} samples taken in turn, +- half the distance of the quartiles",
+        f"medians of {samples} samples taken turn by turn, +- half the distance of the quartiles",
     ]
     lines += [f"{name}={value}" for name, value in environment.items()]
     return {"facts": facts, "lines": lines}

@@ -18,12 +18,12 @@ from normkit.bench.peers.pytorch import Torch
 
 PEERS: dict[str, Callable[[], Peer]] = {
     "normkit": Normkit,
-    "serial": Serial,
     "onednn": OneDnn,
     "torch": Torch,
     "onnxrt": OnnxRuntime,
     "jax": Jax,
     "numpy": Numpy,
+    "serial": Serial,
 }
 
 __all__ = [
