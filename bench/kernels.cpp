@@ -1,11 +1,13 @@
 // Micro-benchmarks of the compiled library: every operation x dtype x shape x thread count, forward and
-// backward, and memcpy of as many bytes as the line to hold them against.
+// backward, and memcpy of as many bytes as the line to hold them against. The operations over channels run in
+// both layouts.
 //
 // Memory is reused from call to call: small shapes stay in the cache, the largest does not fit it. The rate
 // counts what an operation must read and write: x and y; or dy, x and dx; and weight, bias and their
 // gradients.
 //
 //   normkit_bench_kernels --benchmark_filter='layer_norm/forward/f32/.*/threads:1'
+//   normkit_bench_kernels --benchmark_filter='batch_norm/.*/f32/nhwc_'
 #include <benchmark/benchmark.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -117,6 +119,31 @@ Buffer random_array(nk::DType dtype, int64_t count, uint64_t seed) {
   return buffer;
 }
 
+// An operation of the library: its workspace, and itself.
+template <typename Shape, typename Args>
+struct Entry {
+  size_t (*workspace_bytes)(const Shape&, const Args&) noexcept;
+  nk::Status (*call)(const Shape&, const Args&, nk::Workspace, const nk::Executor*) noexcept;
+};
+
+// The benchmark loop of one operation; false if the library refused.
+template <typename Shape, typename Args>
+bool loop(benchmark::State& state, const Shape& shape, const Args& args, Entry<Shape, Args> entry) {
+  const Buffer scratch(entry.workspace_bytes(shape, args));
+  const nk::Workspace workspace{scratch.data(), entry.workspace_bytes(shape, args)};
+  const nk::Executor* executor = nk::default_executor();
+  for (auto _ : state) {
+    if (entry.call(shape, args, workspace, executor) != nk::Status::kOk) return false;
+    benchmark::ClobberMemory();
+  }
+  return true;
+}
+
+#define NORMKIT_BENCH_ENTRY(Shape, Args, name) \
+  Entry<nk::Shape, nk::Args> {                 \
+    &nk::name##_workspace_bytes, &nk::name     \
+  }
+
 // All operands of one shape and dtype.
 class Problem {
  public:
@@ -145,13 +172,17 @@ class Problem {
   bool run(Operation operation, benchmark::State& state) const {
     switch (operation) {
       case Operation::kLayerNormForward:
-        return loop(state, layer_norm_args(false), kLayerNorm);
+        return loop(state, shape_, layer_norm_args(false),
+                    NORMKIT_BENCH_ENTRY(RowsShape, LayerNormArgs, layer_norm));
       case Operation::kLayerNormBackward:
-        return loop(state, layer_norm_backward_args(), kLayerNormBackward);
+        return loop(state, shape_, layer_norm_backward_args(),
+                    NORMKIT_BENCH_ENTRY(RowsShape, LayerNormBackwardArgs, layer_norm_backward));
       case Operation::kRmsNormForward:
-        return loop(state, rms_norm_args(false), kRmsNorm);
+        return loop(state, shape_, rms_norm_args(false),
+                    NORMKIT_BENCH_ENTRY(RowsShape, RmsNormArgs, rms_norm));
       case Operation::kRmsNormBackward:
-        return loop(state, rms_norm_backward_args(), kRmsNormBackward);
+        return loop(state, shape_, rms_norm_backward_args(),
+                    NORMKIT_BENCH_ENTRY(RowsShape, RmsNormBackwardArgs, rms_norm_backward));
     }
     return false;
   }
@@ -177,30 +208,6 @@ class Problem {
   }
 
  private:
-  template <typename Args>
-  struct Entry {
-    size_t (*workspace_bytes)(const nk::RowsShape&, const Args&) noexcept;
-    nk::Status (*call)(const nk::RowsShape&, const Args&, nk::Workspace, const nk::Executor*) noexcept;
-  };
-  static constexpr Entry<nk::LayerNormArgs> kLayerNorm{&nk::layer_norm_workspace_bytes, &nk::layer_norm};
-  static constexpr Entry<nk::LayerNormBackwardArgs> kLayerNormBackward{
-      &nk::layer_norm_backward_workspace_bytes, &nk::layer_norm_backward};
-  static constexpr Entry<nk::RmsNormArgs> kRmsNorm{&nk::rms_norm_workspace_bytes, &nk::rms_norm};
-  static constexpr Entry<nk::RmsNormBackwardArgs> kRmsNormBackward{&nk::rms_norm_backward_workspace_bytes,
-                                                                   &nk::rms_norm_backward};
-
-  template <typename Args>
-  bool loop(benchmark::State& state, const Args& args, const Entry<Args>& entry) const {
-    const Buffer scratch(entry.workspace_bytes(shape_, args));
-    const nk::Workspace workspace{scratch.data(), entry.workspace_bytes(shape_, args)};
-    const nk::Executor* executor = nk::default_executor();
-    for (auto _ : state) {
-      if (entry.call(shape_, args, workspace, executor) != nk::Status::kOk) return false;
-      benchmark::ClobberMemory();
-    }
-    return true;
-  }
-
   nk::LayerNormArgs layer_norm_args(bool statistics) const {
     nk::LayerNormArgs args;
     args.x = {x_.data(), dtype_};
@@ -265,6 +272,109 @@ void run_operation(benchmark::State& state, NamedOperation operation, NamedDType
   state.SetBytesProcessed(state.iterations() * problem.bytes(operation.operation));
 }
 
+struct NamedImage {
+  const char* name;
+  int64_t size[4];  // N, C, H, W
+};
+
+constexpr NamedImage kImages[] = {{"small_batch", {2, 64, 56, 56}}, {"beyond_cache", {32, 64, 56, 56}}};
+
+constexpr const char* kChannelOperations[] = {"batch_norm", "instance_norm", "group_norm"};
+
+// The operands of BatchNorm in training, InstanceNorm and GroupNorm with 32 groups, in one layout.
+class ImageProblem {
+ public:
+  ImageProblem(const NamedImage& image, nk::DType dtype, bool channels_last)
+      : size_{image.size[0], image.size[1], image.size[2], image.size[3]},
+        strides_{size_[1] * size_[2] * size_[3], channels_last ? 1 : size_[2] * size_[3],
+                 channels_last ? size_[1] * size_[3] : size_[3], channels_last ? size_[1] : 1},
+        count_(size_[0] * strides_[0]),
+        dtype_(dtype),
+        item_(nk::size_of(dtype)),
+        x_(random_array(dtype, count_, 1)),
+        dy_(random_array(dtype, count_, 2)),
+        weight_(random_array(dtype, size_[1], 3)),
+        bias_(random_array(dtype, size_[1], 4)),
+        y_(static_cast<size_t>(count_ * item_)),
+        dweight_(static_cast<size_t>(size_[1] * item_)),
+        dbias_(static_cast<size_t>(size_[1] * item_)) {
+    shape_.rank = 4;
+    shape_.size = size_;
+  }
+
+  ImageProblem(const ImageProblem&) = delete;
+  ImageProblem& operator=(const ImageProblem&) = delete;
+
+  // Runs the benchmark loop; false if the library refused.
+  bool run(const std::string& operation, bool backward, benchmark::State& state) const {
+    if (operation == "batch_norm") {
+      return backward ? loop(state, shape_, backward_args<nk::BatchNormBackwardArgs>(),
+                             NORMKIT_BENCH_ENTRY(ChannelsShape, BatchNormBackwardArgs, batch_norm_backward))
+                      : loop(state, shape_, args<nk::BatchNormArgs>(),
+                             NORMKIT_BENCH_ENTRY(ChannelsShape, BatchNormArgs, batch_norm));
+    }
+    if (operation == "instance_norm") {
+      return backward
+                 ? loop(state, shape_, backward_args<nk::InstanceNormBackwardArgs>(),
+                        NORMKIT_BENCH_ENTRY(ChannelsShape, InstanceNormBackwardArgs, instance_norm_backward))
+                 : loop(state, shape_, args<nk::InstanceNormArgs>(),
+                        NORMKIT_BENCH_ENTRY(ChannelsShape, InstanceNormArgs, instance_norm));
+    }
+    nk::GroupNormArgs forward = args<nk::GroupNormArgs>();
+    nk::GroupNormBackwardArgs gradients = backward_args<nk::GroupNormBackwardArgs>();
+    forward.groups = gradients.groups = 32;
+    return backward
+               ? loop(state, shape_, gradients,
+                      NORMKIT_BENCH_ENTRY(ChannelsShape, GroupNormBackwardArgs, group_norm_backward))
+               : loop(state, shape_, forward, NORMKIT_BENCH_ENTRY(ChannelsShape, GroupNormArgs, group_norm));
+  }
+
+  // What the operation must read and write.
+  int64_t bytes(bool backward) const { return item_ * ((backward ? 3 : 2) * count_ + 3 * size_[1]); }
+
+ private:
+  template <typename Args>
+  Args args() const {
+    Args args;
+    args.x = {x_.data(), dtype_, strides_};
+    args.y = {y_.data(), dtype_, strides_};
+    args.weight = {weight_.data(), dtype_};
+    args.bias = {bias_.data(), dtype_};
+    return args;
+  }
+
+  // Without saved statistics, which are computed again: the forward's shapes of them differ.
+  template <typename Args>
+  Args backward_args() const {
+    Args args;
+    args.dy = {dy_.data(), dtype_, strides_};
+    args.x = {x_.data(), dtype_, strides_};
+    args.weight = {weight_.data(), dtype_};
+    args.dx = {y_.data(), dtype_, strides_};
+    args.dweight = {dweight_.data(), dtype_};
+    args.dbias = {dbias_.data(), dtype_};
+    return args;
+  }
+
+  int64_t size_[4], strides_[4];
+  int64_t count_;
+  nk::DType dtype_;
+  int64_t item_;
+  nk::ChannelsShape shape_;
+  Buffer x_, dy_, weight_, bias_, y_, dweight_, dbias_;
+};
+
+void run_image(benchmark::State& state, const char* operation, bool backward, NamedDType dtype,
+               NamedImage image, bool channels_last, int threads) {
+  nk::set_num_threads(threads);
+  const ImageProblem problem(image, dtype.dtype, channels_last);
+  if (!problem.run(operation, backward, state)) {
+    state.SkipWithError("the library refused the arguments");
+    return;
+  }
+  state.SetBytesProcessed(state.iterations() * problem.bytes(backward));
+}
+
 struct CopyJob {
   char* target;
   const char* source;
@@ -301,9 +411,32 @@ std::string label(const NamedShape& shape, int threads) {
          "/threads:" + std::to_string(threads);
 }
 
+void register_images(int threads) {
+  for (const NamedImage& image : kImages) {
+    for (const char* operation : kChannelOperations) {
+      for (const bool backward : {false, true}) {
+        for (const NamedDType& dtype : kDTypes) {
+          for (const bool channels_last : {false, true}) {
+            std::string name = std::string(operation) + (backward ? "/backward/" : "/forward/") + dtype.name;
+            name += std::string(channels_last ? "/nhwc_" : "/nchw_") + image.name;
+            for (int axis = 0; axis < 4; ++axis) {
+              name += (axis == 0 ? "_" : "x") + std::to_string(image.size[axis]);
+            }
+            name += "/threads:" + std::to_string(threads);
+            benchmark::RegisterBenchmark(name.c_str(), run_image, operation, backward, dtype, image,
+                                         channels_last, threads)
+                ->UseRealTime();
+          }
+        }
+      }
+    }
+  }
+}
+
 void register_all() {
   const int all = nk::get_num_threads();
   const std::vector<int> thread_counts = all > 1 ? std::vector<int>{1, all} : std::vector<int>{1};
+  for (const int threads : thread_counts) register_images(threads);
   for (const NamedShape& shape : kShapes) {
     for (const int threads : thread_counts) {
       for (const int64_t item : {2, 4, 8}) {

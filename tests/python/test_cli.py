@@ -7,9 +7,7 @@ import re
 import normkit
 import numpy as np
 import pytest
-from normkit import _info, _selftest, cli
-from normkit.bench import cases, measure, peers
-from normkit.bench import report as bench_report
+from normkit import _selftest, cli
 from normkit.demo import claims, network, report, training
 
 
@@ -316,66 +314,3 @@ def test_selftest_exit_code(monkeypatch, capsys):
     monkeypatch.setattr(_selftest, "PUBLISHED_DIGEST", "another")
     assert _selftest.run(argparse.Namespace(digest=False, seed=0)) == 1
     assert "FAILED  same bits as published" in capsys.readouterr().out
-
-
-# ---- bench ----
-
-
-@pytest.mark.parametrize("memory", cases.MEMORY)
-@pytest.mark.parametrize("which", cases.PASSES)
-@pytest.mark.parametrize("operation", cases.OPERATIONS)
-@pytest.mark.parametrize("name", list(peers.PEERS))
-def test_bench_contenders_agree_with_float64(name, operation, which, memory):
-    try:
-        peer = peers.PEERS[name]()
-    except ImportError:
-        pytest.skip("not installed")
-    threads = _info.usable_processors() if name == "jax" else 1
-    case = cases.Case(operation, which, "float32", 13, 70, threads, memory)
-    arrays = cases.make_arrays(case)
-    before = [array.tobytes() for array in arrays if array is not None]
-    try:
-        call = peer.prepare(case, arrays)
-    except peers.Unavailable as reason:
-        pytest.skip(str(reason))
-    exact = cases.expected(case, arrays)
-    for _ in range(2):
-        assert cases.error(peer.results(call()), exact) < 1e-5
-    assert before == [array.tobytes() for array in arrays if array is not None]
-
-
-def test_bench_names_who_is_wrong():
-    class Wrong(peers.Numpy):
-        name = "wrong"
-
-        def results(self, value):
-            return (value[0] + np.float32(0.01),)
-
-    case = cases.Case("layer_norm", "forward", "float32", 5, 33, 1, "reused")
-    group = measure.measure(case, [peers.Normkit(), Wrong()], 2)
-    assert set(group.wrong) == {"wrong"}
-    table = bench_report.table([group], [peers.Normkit(), Wrong()])
-    assert "! wrong differs from float64" in table
-
-
-@pytest.mark.parametrize(
-    ("after", "others", "mark"), [(1.05, 0.01, ""), (1.2, 0.01, "void"), (1.0, 0.5, "busy")]
-)
-def test_bench_marks_an_unsteady_machine(after, others, mark):
-    case = cases.Case("rms_norm", "backward", "float32", 5, 33, 1, "reused")
-    timings = {"normkit": measure.Timing(2.0, 1.9, 2.1), "memcpy": measure.Timing(1.0, 0.9, 1.1)}
-    group = measure.Group(case, timings, {}, {}, 1.0, after, others)
-    line = bench_report.table([group], []).splitlines()[-1]
-    assert line.rstrip().endswith(mark or "|")
-
-
-def test_bench_as_json(capsys):
-    arguments = ["--op", "rms_norm", "--passes", "forward", "--dtype", "float32", "--shape", "3x40"]
-    assert (
-        run("bench", *arguments, "--threads", "1", "--peers", "numpy", "--memory", "natural", "--json") == 0
-    )
-    data = json.loads(capsys.readouterr().out)
-    (group,) = data["groups"]
-    assert group["bytes"] == 4 * 40 * (2 * 3 + 1)
-    assert set(group["timings"]) == {"normkit", "numpy", "memcpy"}
-    assert group["wrong"] == {}

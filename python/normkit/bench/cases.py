@@ -1,34 +1,49 @@
-"""What is timed: the cases, their arrays, and the float64 results that every contender must reproduce."""
+"""What is timed: a case is one line of data, and everything about it follows from that line."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-OPERATIONS = ["layer_norm", "rms_norm"]
-PASSES = ["forward", "backward"]
+from normkit.bench import memory
+from normkit.bench.operations import OPERATIONS, Array, Arrays, Operation, Shape, statistics
+
+PASSES = ["forward", "backward", "both"]
 DTYPES = ["float32", "bfloat16", "float64", "float16"]
 MEMORY = ["reused", "natural"]
-SHAPES = [(4096, 128), (512, 768), (64, 4096), (4096, 4096)]
-EPS = 1e-5
+LAYOUTS = ["nchw", "nhwc"]
 # Largest error allowed, as a share of the largest value: far above rounding, far below a mistake.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "float16": 1e-2, "bfloat16": 5e-2}
 
-Array = npt.NDArray[Any]
-
 
 class Case(NamedTuple):
-    """One group of measurements. ``which`` is forward or backward, x has shape [rows, n]."""
+    """One group of measurements.
+
+    ``which``: forward, backward, or both in a row. ``memory``: *reused* (outputs go to existing memory) or
+    *natural* (every call allocates them). ``call``: a function, or a module. ``arrays``: the kind that
+    normkit is given. ``peers``: who takes part, where they are loaded; empty: all. ``goal``: its line in the
+    suite "goals"; ``limit``: time of a peer / time of normkit below which normkit counts as behind.
+    """
 
     operation: str
     which: str
     dtype: str
-    rows: int
-    n: int
-    threads: int
-    memory: str
+    shape: Shape
+    threads: int = 1
+    memory: str = "reused"
+    layout: str = "nchw"
+    call: str = "function"
+    arrays: str = "numpy"
+    peers: tuple[str, ...] = ()
+    goal: str = ""
+    limit: float = 1.0
+
+    @property
+    def geometry(self) -> Operation:
+        """The operation's entry."""
+        return OPERATIONS[self.operation]
 
     @property
     def threads_text(self) -> str:
@@ -36,25 +51,56 @@ class Case(NamedTuple):
         return "1 thread" if self.threads == 1 else f"{self.threads} threads"
 
     @property
+    def size_text(self) -> str:
+        """512x768, 2x64x56x56 nhwc"""
+        size = "x".join(map(str, self.shape))
+        return f"{size} {self.layout}" if self.geometry.rank == 4 else size
+
+    @property
+    def remarks(self) -> str:
+        """What is not as usual: natural memory, a module, PyTorch tensors."""
+        words = [self.memory] if self.memory == "natural" else []
+        words += [self.call] if self.call == "module" else []
+        return ", ".join(words + (["torch tensors"] if self.arrays == "torch" else []))
+
+    @property
+    def kind(self) -> str:
+        """Operation, pass and dtype."""
+        which = "forward + backward" if self.which == "both" else self.which
+        return f"{self.operation} {which}, {self.dtype}"
+
+    @property
+    def name(self) -> str:
+        """All but the threads, for people and for ``--case``."""
+        return f"{self.kind}, {self.size_text}" + (f" ({self.remarks})" if self.remarks else "")
+
+    @property
+    def channels(self) -> int:
+        """The length of weight and bias."""
+        return self.shape[1]
+
+    @property
+    def output_bytes(self) -> int:
+        """The large results: y, dx, the sum."""
+        results = 2 if self.which == "both" or self.geometry.residual else 1
+        return results * self._x_bytes
+
+    @property
     def bytes(self) -> int:
-        """What must be read and written: x and y, or dy, x and dx; weight, bias and their gradients."""
-        has_bias = self.operation == "layer_norm"
-        large, parameters = (2, 1 + has_bias) if self.which == "forward" else (3, 2 + has_bias)
-        return numpy_dtype(self.dtype).itemsize * self.n * (large * self.rows + parameters)
+        """What must be read and written: large arrays once, parameters and their gradients."""
+        operation = self.geometry
+        forward = 4 if operation.residual else 2
+        large = {"forward": forward, "backward": 3, "both": forward + 3}[self.which]
+        parameters = {"forward": 1, "backward": 2, "both": 3}[self.which] + operation.centred
+        parameters = 0 if operation.formula else parameters
+        return large * self._x_bytes + numpy_dtype(self.dtype).itemsize * self.channels * parameters
+
+    @property
+    def _x_bytes(self) -> int:
+        return numpy_dtype(self.dtype).itemsize * math.prod(self.shape)
 
     def __str__(self) -> str:
-        return f"{self.operation} {self.which}, {self.dtype} {self.rows}x{self.n}, {self.threads_text}"
-
-
-class Arrays(NamedTuple):
-    """Inputs of a case, the same memory for every contender where it can take it, and the statistics of x."""
-
-    x: Array
-    dy: Array
-    weight: Array
-    bias: Array | None  # RMSNorm has none
-    mean: Array | None
-    rstd: Array
+        return f"{self.name}, {self.threads_text}"
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -69,43 +115,28 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def make_arrays(case: Case) -> Arrays:
-    """Normally distributed inputs."""
-    rng, dtype = np.random.default_rng(0), numpy_dtype(case.dtype)
-    x, dy = (rng.standard_normal((case.rows, case.n), dtype=np.float32).astype(dtype) for _ in range(2))
-    weight, bias = (rng.standard_normal(case.n, dtype=np.float32).astype(dtype) for _ in range(2))
-    _, mean, rstd = _statistics(case, x.astype(np.float64))
-    return Arrays(x, dy, weight, bias if mean is not None else None, mean, rstd)
+    """Normally distributed inputs, in the case's memory layout; only those that the case has."""
+    rng, dtype, operation = np.random.default_rng(0), numpy_dtype(case.dtype), case.geometry
 
+    def normal(*shape: int) -> Array:
+        return memory.copy_of(rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False))
 
-def expected(case: Case, arrays: Arrays) -> tuple[Array, ...]:
-    """(y,) or (dx, dweight[, dbias]) in float64."""
-    centred, mean, rstd = _statistics(case, arrays.x.astype(np.float64))
-    xhat = np.multiply(centred, rstd, out=centred)
-    weight = arrays.weight.astype(np.float64)
-    if case.which == "forward":
-        y = np.multiply(xhat, weight, out=xhat)
-        return (y if arrays.bias is None else y + arrays.bias.astype(np.float64),)
-    dy = arrays.dy.astype(np.float64)
-    gradients = [np.einsum("ri,ri->i", dy, xhat)] + ([] if mean is None else [dy.sum(axis=0)])
-    g = np.multiply(dy, weight, out=dy)
-    b = np.einsum("ri,ri->r", g, xhat)[:, None] / case.n
-    if mean is not None:
-        g = g - g.mean(axis=-1, keepdims=True)
-    return ((g - xhat * b) * rstd, *gradients)
+    def large() -> Array:
+        if case.layout == "nhwc" and operation.rank == 4:
+            n, channels, *space = case.shape
+            view: Array = normal(n, *space, channels).transpose(0, 3, 1, 2)
+            return view
+        return normal(*case.shape)
 
-
-def error(computed: tuple[Array, ...], exact: tuple[Array, ...]) -> float:
-    """Largest difference as a share of the largest exact value, over all results."""
-    worst = 0.0
-    for got, want in zip(computed, exact, strict=True):
-        difference = float(np.max(np.abs(np.asarray(got).astype(np.float64) - want)))
-        worst = max(worst, difference / float(np.max(np.abs(want)))) if difference == difference else np.inf
-    return worst
-
-
-def _statistics(case: Case, x: Array) -> tuple[Array, Array | None, Array]:
-    """x minus its mean, mean (None for RMSNorm), rstd."""
-    mean = x.mean(axis=-1, keepdims=True) if case.operation == "layer_norm" else None
-    if mean is not None:
-        x -= mean
-    return x, mean, 1 / np.sqrt(np.einsum("ri,ri->r", x, x)[:, None] / case.n + EPS)
+    x, weight, bias = large(), normal(case.channels), normal(case.channels)
+    dy = large() if case.which != "forward" else None
+    residual = large() if operation.residual else None
+    running_mean = running_var = mean = rstd = None
+    if operation.running:
+        running_mean = normal(case.channels)
+        running_var = rng.uniform(0.5, 2, case.channels).astype(dtype)
+    if case.which == "backward":
+        mean, rstd = statistics(operation, x.astype(np.float64).reshape(operation.view(case.shape)))
+    if not operation.centred:
+        bias = mean = None  # type: ignore[assignment]
+    return Arrays(x, dy, weight, bias, residual, running_mean, running_var, mean, rstd)
