@@ -42,18 +42,20 @@ class ArgumentChecker {
                     Operand* operand) {
     operand->data = static_cast<char*>(const_cast<void*>(view.data));
     operand->dtype = view.dtype;
-    make(shape, strides, required, operand);
-    if (status_ == Status::kOk && *operand) inputs_[input_count_++] = operand;
+    Extent extent;
+    make(shape, strides, required, operand, &extent);
+    if (status_ == Status::kOk && *operand) inputs_[input_count_++] = {operand, extent};
   }
 
   inline void output(const View& view, const AxesShape& shape, const int64_t* strides, bool required,
                      Operand* operand) {
     operand->data = static_cast<char*>(view.data);
     operand->dtype = view.dtype;
-    make(shape, strides, required, operand);
+    Extent extent;
+    make(shape, strides, required, operand, &extent);
     if (status_ != Status::kOk || !*operand) return;
     if (!injective(*operand)) fail(Status::kOverlap);
-    outputs_[output_count_++] = operand;
+    outputs_[output_count_++] = {operand, extent};
   }
 
   // Element types: `elements` is x's. Parameters have it or float; gradients also double; statistics float or
@@ -74,18 +76,28 @@ class ArgumentChecker {
     if (status_ != Status::kOk) return;
     for (int i = 0; i < output_count_; ++i) {
       for (int j = 0; j < i; ++j)
-        if (overlap(*outputs_[i], *outputs_[j])) return fail(Status::kOverlap);
+        if (overlap(outputs_[i], outputs_[j])) return fail(Status::kOverlap);
       for (int j = 0; j < input_count_; ++j) {
-        const bool may_be_same = outputs_[i] == &result && (inputs_[j] == &x || inputs_[j] == &dy) &&
-                                 same_view(*outputs_[i], *inputs_[j]);
-        if (!may_be_same && overlap(*outputs_[i], *inputs_[j])) return fail(Status::kOverlap);
+        const Operand *output = outputs_[i].operand, *input = inputs_[j].operand;
+        const bool may_be_same =
+            output == &result && (input == &x || input == &dy) && same_view(*output, *input);
+        if (!may_be_same && overlap(outputs_[i], inputs_[j])) return fail(Status::kOverlap);
       }
     }
   }
 
  private:
+  struct Placed {
+    const Operand* operand;
+    Extent extent;
+  };
+  static inline bool overlap(const Placed& a, const Placed& b) {
+    return detail::overlap(*a.operand, a.extent, *b.operand, b.extent);
+  }
+
   // Leaves operand->data null when the array has no elements: nothing will be read or written.
-  inline void make(const AxesShape& shape, const int64_t* strides, bool required, Operand* operand) {
+  inline void make(const AxesShape& shape, const int64_t* strides, bool required, Operand* operand,
+                   Extent* extent) {
     if (status_ != Status::kOk) return;
     const int axes = shape.outer + shape.inner;
     const bool empty = checked_product(shape.size, axes) == 0;
@@ -98,7 +110,7 @@ class ArgumentChecker {
       operand->data = nullptr;
       return;
     }
-    if (reinterpret_cast<uintptr_t>(operand->data) % static_cast<uintptr_t>(operand->bytes()) != 0)
+    if ((reinterpret_cast<uintptr_t>(operand->data) & static_cast<uintptr_t>(operand->bytes() - 1)) != 0)
       return fail(Status::kMisaligned);
     int64_t contiguous[2 * kMaxRank];
     if (strides == nullptr) {
@@ -116,13 +128,12 @@ class ArgumentChecker {
     for (int a = 0; a < axes; ++a)
       fits = fits && (a < shape.outer ? operand->outer : operand->inner).append(shape.size[a], strides[a]);
     if (!fits || operand->outer.count + operand->inner.count > kMaxAxes) return fail(Status::kTooManyAxes);
-    Extent extent;
-    if (!extent.of(*operand)) fail(Status::kInvalidShape);
+    if (!extent->of(*operand)) fail(Status::kInvalidShape);
   }
 
   Status status_ = Status::kOk;
-  const Operand* inputs_[8];
-  const Operand* outputs_[8];
+  Placed inputs_[8];
+  Placed outputs_[8];
   int input_count_ = 0, output_count_ = 0;
 };
 
