@@ -74,6 +74,10 @@ PyObject* isa_names(PyObject* const*) {
   return PyUnicode_FromString(isa_available());
 }
 
+PyObject* stream_bytes_value(PyObject* const*) {
+  return PyLong_FromLongLong(stream_bytes());
+}
+
 PyObject* share_memory(PyObject* const* slots) {
   Array a, b;
   a.read(slots[0], "a", Access::kRead);
@@ -135,6 +139,8 @@ NB_MODULE(_ext, m) {
       "Fresh results of 16 MiB and more lie on huge pages, which are kept when the result and its views are "
       "gone; the system may take kept pages back when it runs short. Turned off, large results are ordinary "
       "memory, and each costs its page faults anew. What is kept beyond the new limit is freed at once.");
+  Function<stream_bytes_value>::add(m.ptr(), "_stream_bytes()",
+                                    "Outputs of at least this many bytes are written past the caches.");
   Function<output_pool_kept_bytes>::add(m.ptr(), "_output_pool_kept()",
                                         "Bytes that the output pool keeps now.");
 }
