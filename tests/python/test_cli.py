@@ -117,7 +117,9 @@ def test_info_on_huge_pages(text, mode, tmp_path, monkeypatch, capsys):
         (folder / "enabled").write_text(text)
     monkeypatch.setattr(_info, "SYSTEM", tmp_path)
     assert run("info") == 0
-    assert f"  pages     {mode} (" in capsys.readouterr().out
+    line = next(s for s in capsys.readouterr().out.splitlines() if s.startswith("  pages"))
+    assert line.startswith(f"  pages     {mode} (")
+    assert ("switched off" in line) == (mode == "never")
 
 
 def test_info_on_the_output_pool(monkeypatch, capsys):

@@ -54,7 +54,8 @@ def address(array):
 
 
 def is_pooled(array):
-    return np._core.multiarray.get_handler_name(array) == "normkit"
+    core = np._core if hasattr(np, "_core") else np.core  # NumPy 1
+    return core.multiarray.get_handler_name(array) == "normkit"
 
 
 @pytest.fixture(autouse=True)

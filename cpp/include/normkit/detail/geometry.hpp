@@ -87,10 +87,9 @@ constexpr int64_t kFarthest = int64_t(1) << 56;
 
 // Bytes first .. end-1 relative to data are what a non-empty operand touches at most. False: they overflow.
 struct Extent {
-  int64_t first, end;
+  int64_t first = 0, end = 0;
 
   inline bool of(const Operand& operand) {
-    first = 0;
     end = operand.bytes();
     return add(operand.outer, operand.bytes()) && add(operand.inner, operand.bytes());
   }
@@ -177,7 +176,10 @@ inline bool same_view(const Operand& a, const Operand& b) {
 }
 
 // Whether two non-empty operands, whose extents are valid, share a byte.
-inline bool overlap(const Operand& a, const Extent& ea, const Operand& b, const Extent& eb) {
+inline bool overlap(const Operand& a, const Operand& b) {
+  Extent ea, eb;
+  (void)ea.of(a);
+  (void)eb.of(b);
   const intptr_t pa = reinterpret_cast<intptr_t>(a.data), pb = reinterpret_cast<intptr_t>(b.data);
   if (pa + ea.end <= pb + eb.first || pb + eb.end <= pa + ea.first) return false;
   return OverlapSearch(a, b).found();

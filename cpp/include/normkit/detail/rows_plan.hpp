@@ -42,20 +42,18 @@ class ArgumentChecker {
                     Operand* operand) {
     operand->data = static_cast<char*>(const_cast<void*>(view.data));
     operand->dtype = view.dtype;
-    Extent extent;
-    make(shape, strides, required, operand, &extent);
-    if (status_ == Status::kOk && *operand) inputs_[input_count_++] = {operand, extent};
+    make(shape, strides, required, operand, &input_places_[input_count_]);
+    if (status_ == Status::kOk && *operand) inputs_[input_count_++] = operand;
   }
 
   inline void output(const View& view, const AxesShape& shape, const int64_t* strides, bool required,
                      Operand* operand) {
     operand->data = static_cast<char*>(view.data);
     operand->dtype = view.dtype;
-    Extent extent;
-    make(shape, strides, required, operand, &extent);
+    make(shape, strides, required, operand, &output_places_[output_count_]);
     if (status_ != Status::kOk || !*operand) return;
     if (!injective(*operand)) fail(Status::kOverlap);
-    outputs_[output_count_++] = {operand, extent};
+    outputs_[output_count_++] = operand;
   }
 
   // Element types: `elements` is x's. Parameters have it or float; gradients also double; statistics float or
@@ -74,30 +72,39 @@ class ArgumentChecker {
   // No output may share memory with anything, except that `result` may be `x` or `dy` itself.
   inline void overlaps(const Operand& result, const Operand& x, const Operand& dy) {
     if (status_ != Status::kOk) return;
+    if (all_apart()) return;
     for (int i = 0; i < output_count_; ++i) {
       for (int j = 0; j < i; ++j)
-        if (overlap(outputs_[i], outputs_[j])) return fail(Status::kOverlap);
+        if (overlap(*outputs_[i], *outputs_[j])) return fail(Status::kOverlap);
       for (int j = 0; j < input_count_; ++j) {
-        const Operand *output = outputs_[i].operand, *input = inputs_[j].operand;
-        const bool may_be_same =
-            output == &result && (input == &x || input == &dy) && same_view(*output, *input);
-        if (!may_be_same && overlap(outputs_[i], inputs_[j])) return fail(Status::kOverlap);
+        const bool may_be_same = outputs_[i] == &result && (inputs_[j] == &x || inputs_[j] == &dy) &&
+                                 same_view(*outputs_[i], *inputs_[j]);
+        if (!may_be_same && overlap(*outputs_[i], *inputs_[j])) return fail(Status::kOverlap);
       }
     }
   }
 
  private:
-  struct Placed {
-    const Operand* operand;
-    Extent extent;
+  // The addresses that an operand lies between.
+  struct Place {
+    intptr_t first, end;
+    inline bool apart(const Place& other) const { return end <= other.first || other.end <= first; }
   };
-  static inline bool overlap(const Placed& a, const Placed& b) {
-    return detail::overlap(*a.operand, a.extent, *b.operand, b.extent);
+
+  // Whether the outputs lie apart from everything else, as they do in most calls.
+  inline bool all_apart() const {
+    for (int i = 0; i < output_count_; ++i) {
+      for (int j = 0; j < i; ++j)
+        if (!output_places_[i].apart(output_places_[j])) return false;
+      for (int j = 0; j < input_count_; ++j)
+        if (!output_places_[i].apart(input_places_[j])) return false;
+    }
+    return true;
   }
 
   // Leaves operand->data null when the array has no elements: nothing will be read or written.
   inline void make(const AxesShape& shape, const int64_t* strides, bool required, Operand* operand,
-                   Extent* extent) {
+                   Place* place) {
     if (status_ != Status::kOk) return;
     const int axes = shape.outer + shape.inner;
     const bool empty = checked_product(shape.size, axes) == 0;
@@ -110,8 +117,8 @@ class ArgumentChecker {
       operand->data = nullptr;
       return;
     }
-    if ((reinterpret_cast<uintptr_t>(operand->data) & static_cast<uintptr_t>(operand->bytes() - 1)) != 0)
-      return fail(Status::kMisaligned);
+    const intptr_t address = reinterpret_cast<intptr_t>(operand->data);
+    if ((address & (operand->bytes() - 1)) != 0) return fail(Status::kMisaligned);
     int64_t contiguous[2 * kMaxRank];
     if (strides == nullptr) {
       int64_t step = 1;
@@ -128,12 +135,15 @@ class ArgumentChecker {
     for (int a = 0; a < axes; ++a)
       fits = fits && (a < shape.outer ? operand->outer : operand->inner).append(shape.size[a], strides[a]);
     if (!fits || operand->outer.count + operand->inner.count > kMaxAxes) return fail(Status::kTooManyAxes);
-    if (!extent->of(*operand)) fail(Status::kInvalidShape);
+    Extent extent;
+    if (!extent.of(*operand)) return fail(Status::kInvalidShape);
+    *place = {address + extent.first, address + extent.end};
   }
 
   Status status_ = Status::kOk;
-  Placed inputs_[8];
-  Placed outputs_[8];
+  const Operand* inputs_[8];
+  const Operand* outputs_[8];
+  Place input_places_[8], output_places_[8];
   int input_count_ = 0, output_count_ = 0;
 };
 
