@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "normkit/detail/rows_plan.hpp"
 #include "normkit/normkit.hpp"
 #include "table.hpp"
 
@@ -95,6 +96,10 @@ const char* isa_error() noexcept {
 }
 const char* isa_available() noexcept {
   return choice().available;
+}
+
+int64_t stream_bytes() noexcept {
+  return detail::kStreamBytes;
 }
 
 inline namespace compiled {

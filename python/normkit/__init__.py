@@ -12,7 +12,7 @@ array([[-1.2247357,  0.       ,  1.2247357],
 """
 
 from . import functional, nn
-from ._ext import __version__, get_num_threads, isa, set_num_threads
+from ._ext import __version__, get_num_threads, get_output_pool, isa, set_num_threads, set_output_pool
 from ._runtime import num_threads, show_config
 from .functional import *  # noqa: F403
 from .moments import GradSums, Moments
@@ -23,10 +23,12 @@ __all__ = [
     "__version__",
     "functional",
     "get_num_threads",
+    "get_output_pool",
     "isa",
     "nn",
     "num_threads",
     "set_num_threads",
+    "set_output_pool",
     "show_config",
     *functional.__all__,
 ]

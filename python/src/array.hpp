@@ -77,9 +77,14 @@ struct ForeignType {
   Kind kind = Kind::kOther;
   bool has_dlpack = false;
   const dlpack::ExchangeApi* api = nullptr;  // PyTorch's, or null
-  PyObject* is_neg = nullptr;                // torch.Tensor.is_neg
+  bool has_is_neg = false;
+  // The C functions behind torch.Tensor's requires_grad and is_neg; null: to be asked through the
+  // interpreter.
+  const PyGetSetDef* requires_grad = nullptr;
+  PyCFunction is_neg = nullptr;
 };
-ForeignType foreign_type(PyTypeObject* type);
+// A type that is not kept is described in `seen`.
+const ForeignType& foreign_type(PyTypeObject* type, ForeignType& seen);
 
 // numpy_array.cpp
 void import_numpy();                                             // at module start; raises

@@ -26,6 +26,7 @@ struct Names {
   PyObject* dlpack_device = intern("__dlpack_device__");
   PyObject* exchange_api = intern("__dlpack_c_exchange_api__");
   PyObject* requires_grad = intern("requires_grad");
+  PyObject* is_neg = intern("is_neg");
   PyObject* detach = intern("detach");
   PyObject* max_version;
   PyObject* max_version_keyword;
@@ -74,6 +75,23 @@ const dlpack::ExchangeApi* exchange_api(PyTypeObject* type) {
   return api->borrow_from_object != nullptr ? api : nullptr;
 }
 
+// PyTorch's answers to two questions without a lookup and a call through the interpreter, which cost as much
+// as the answers. A subclass that overrides them in Python, or a PyTorch that makes them otherwise, is asked
+// in the ordinary way.
+void find_questions(ForeignType& seen) {
+  PyObject* type = reinterpret_cast<PyObject*>(seen.type);
+  const nb::object requires_grad = nb::steal(PyObject_GetAttr(type, names().requires_grad));
+  if (requires_grad.is_valid() && Py_IS_TYPE(requires_grad.ptr(), &PyGetSetDescr_Type))
+    seen.requires_grad = reinterpret_cast<PyGetSetDescrObject*>(requires_grad.ptr())->d_getset;
+  const nb::object is_neg = nb::steal(PyObject_GetAttr(type, names().is_neg));
+  seen.has_is_neg = is_neg.is_valid();
+  if (is_neg.is_valid() && Py_IS_TYPE(is_neg.ptr(), &PyMethodDescr_Type)) {
+    const PyMethodDef* method = reinterpret_cast<PyMethodDescrObject*>(is_neg.ptr())->d_method;
+    if (method->ml_flags == METH_NOARGS) seen.is_neg = method->ml_meth;
+  }
+  PyErr_Clear();
+}
+
 ForeignType look_at(PyTypeObject* type) {
   ForeignType seen;
   seen.type = type;
@@ -82,8 +100,7 @@ ForeignType look_at(PyTypeObject* type) {
     seen.kind = Kind::kTorch;
     // Only PyTorch's own table is used: the functions trust that they are given one of its objects.
     seen.api = exchange_api(type);
-    seen.is_neg = PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "is_neg");
-    if (seen.is_neg == nullptr) PyErr_Clear();
+    find_questions(seen);
   } else if (is_subtype(type, "jax", "Array")) {
     seen.kind = Kind::kJax;
   }
@@ -97,6 +114,7 @@ ForeignType look_at(PyTypeObject* type) {
 
 bool call_bool(PyObject* result, const char* name, PyObject* object) {
   const nb::object owned = nb::steal(result);
+  if (result == Py_False) return false;
   const int truth = owned.is_valid() ? PyObject_IsTrue(owned.ptr()) : -1;
   if (truth < 0) raise_unreadable(name, object);
   return truth != 0;
@@ -105,7 +123,10 @@ bool call_bool(PyObject* result, const char* name, PyObject* object) {
 // Memory alone does not say what a PyTorch tensor is: gradients that would be lost, and a lazy minus sign,
 // which PyTorch's DLPack export drops.
 void check_torch(const ForeignType& type, PyObject* object, const char* name) {
-  if (call_bool(PyObject_GetAttr(object, names().requires_grad), name, object)) {
+  PyObject* requires_grad = type.requires_grad != nullptr
+                                ? type.requires_grad->get(object, type.requires_grad->closure)
+                                : PyObject_GetAttr(object, names().requires_grad);
+  if (call_bool(requires_grad, name, object)) {
     const nb::object grad_mode = attribute_of_loaded("torch", "is_grad_enabled");
     if (!grad_mode.is_valid() || call_bool(PyObject_CallNoArgs(grad_mode.ptr()), name, object))
       raise(PyExc_TypeError,
@@ -114,7 +135,10 @@ void check_torch(const ForeignType& type, PyObject* object, const char* name) {
             "(%s.detach()), or the call made under torch.no_grad()",
             name, name);
   }
-  if (type.is_neg != nullptr && call_bool(PyObject_CallOneArg(type.is_neg, object), name, object))
+  PyObject* is_neg = type.is_neg != nullptr ? type.is_neg(object, nullptr)
+                     : type.has_is_neg      ? PyObject_CallMethodNoArgs(object, names().is_neg)
+                                            : Py_NewRef(Py_False);
+  if (call_bool(is_neg, name, object))
     raise(PyExc_TypeError,
           "%s is a PyTorch tensor with the negative bit set; it should be a resolved one (%s.resolve_neg())",
           name, name);
@@ -171,10 +195,8 @@ void take_tensor(Array& array, PyObject* object, const dlpack::Tensor& tensor) {
       broken = "a negative size";
     } else if (size == 0) {
       empty = true;
-    } else if (count > limit / size) {
+    } else if (__builtin_mul_overflow(count, size, &count) || count > limit) {
       broken = "more elements than memory can hold";
-    } else {
-      count *= size;
     }
     array.sizes[i] = size;
   }
@@ -198,12 +220,13 @@ void take_tensor(Array& array, PyObject* object, const dlpack::Tensor& tensor) {
   // A span that no memory has is a lie that can be seen; a smaller one is not told from the truth.
   int64_t span = count > 0 ? limit - 1 : 0;
   for (int32_t i = 0; count > 0 && i < tensor.ndim; ++i) {
-    const int64_t steps = array.sizes[i] - 1, stride = array.strides[i];
-    if (steps > 0 && (stride > span / steps || stride < -(span / steps)))
+    int64_t reach;
+    if (__builtin_mul_overflow(array.sizes[i] - 1, array.strides[i], &reach) || reach > span || reach < -span)
       raise(PyExc_ValueError,
             "%s is %U, whose DLPack tensor has stride %lld on axis %d, which reaches beyond memory",
-            array.name, type_text(object).ptr(), static_cast<long long>(stride), static_cast<int>(i));
-    span -= steps * (stride < 0 ? -stride : stride);
+            array.name, type_text(object).ptr(), static_cast<long long>(array.strides[i]),
+            static_cast<int>(i));
+    span -= reach < 0 ? -reach : reach;
   }
   // A pointer that is not null, so that "present" and "absent" stay apart where there are no elements.
   alignas(64) static unsigned char no_elements[64];
@@ -243,12 +266,12 @@ std::atomic<int> known_count{0};
 
 }  // namespace
 
-ForeignType foreign_type(PyTypeObject* type) {
+const ForeignType& foreign_type(PyTypeObject* type, ForeignType& seen) {
   const int count = known_count.load(std::memory_order_acquire);
   for (int i = 0; i < count; ++i) {
     if (known[i].type == type) return known[i];
   }
-  const ForeignType seen = look_at(type);
+  seen = look_at(type);
   // Only types that will come again are kept, and kept alive, so that no other type can take their address.
   if (seen.kind == Kind::kTorch || seen.kind == Kind::kJax) {
     nb::ft_lock_guard guard(known_mutex);
@@ -293,7 +316,8 @@ void Lease::reset() {
 
 void read_dlpack(Array& array, PyObject* object, Access access) {
   const char* name = array.name;
-  const ForeignType type = foreign_type(Py_TYPE(object));
+  ForeignType seen;
+  const ForeignType& type = foreign_type(Py_TYPE(object), seen);
   array.kind = type.kind;
   if (!type.has_dlpack)
     raise(PyExc_TypeError,

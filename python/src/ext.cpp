@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "array.hpp"
+#include "memory.hpp"
 #include "normkit/normkit.hpp"
 #include "ops.hpp"
 #include "output.hpp"
@@ -27,19 +28,38 @@ constexpr const char* kCompiler = "msvc " NORMKIT_TEXT(_MSC_VER);
 constexpr const char* kCompiler = "unknown";
 #endif
 
-PyObject* set_threads(PyObject* const* slots) {
-  PyObject* n = slots[0];
+// An integer from `lowest` to `highest`; `what` says of what.
+int64_t integer_between(PyObject* n, const char* name, int64_t lowest, int64_t highest, const char* what) {
   const nb::object index = nb::steal(PyBool_Check(n) ? nullptr : PyNumber_Index(n));
   if (!index.is_valid()) {
     PyErr_Clear();
-    raise(PyExc_TypeError, "n is %R; it should be an integer", n);
+    raise(PyExc_TypeError, "%s is %R; it should be an integer", name, n);
   }
   int overflow = 0;
-  const long threads = PyLong_AsLongAndOverflow(index.ptr(), &overflow);
-  if (overflow != 0 || threads < 1 || threads > INT_MAX)
-    raise(PyExc_ValueError, "n is %R; it should be a number of threads, at least 1", n);
-  set_num_threads(static_cast<int>(threads));
+  const long long value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0 || value < lowest || value > highest)
+    raise(PyExc_ValueError, "%s is %R; it should be %s, at least %lld", name, n, what,
+          static_cast<long long>(lowest));
+  return value;
+}
+
+PyObject* set_threads(PyObject* const* slots) {
+  set_num_threads(static_cast<int>(integer_between(slots[0], "n", 1, INT_MAX, "a number of threads")));
   Py_RETURN_NONE;
+}
+
+PyObject* set_output_pool(PyObject* const* slots) {
+  const int64_t mib = integer_between(slots[0], "mib", 0, kLargestPoolMib, "a number of MiB");
+  set_output_pool_limit(static_cast<size_t>(mib) << 20);
+  Py_RETURN_NONE;
+}
+
+PyObject* get_output_pool(PyObject* const*) {
+  return PyLong_FromSize_t(output_pool_limit() >> 20);
+}
+
+PyObject* output_pool_kept_bytes(PyObject* const*) {
+  return PyLong_FromSize_t(output_pool_kept());
 }
 
 PyObject* get_threads(PyObject* const*) {
@@ -52,6 +72,10 @@ PyObject* isa_name(PyObject* const*) {
 
 PyObject* isa_names(PyObject* const*) {
   return PyUnicode_FromString(isa_available());
+}
+
+PyObject* stream_bytes_value(PyObject* const*) {
+  return PyLong_FromLongLong(stream_bytes());
 }
 
 PyObject* share_memory(PyObject* const* slots) {
@@ -74,6 +98,7 @@ NB_MODULE(_ext, m) {
   using namespace normkit::python;
   // nanobind makes this the ImportError's own message; a Python error would only become its cause.
   if (const char* error = normkit::isa_error()) throw std::runtime_error(error);
+  if (const char* error = read_output_pool_variable()) throw std::runtime_error(error);
   import_numpy();
   m.doc() = "normkit's compiled half; use the names of the package normkit.";
   m.attr("__version__") = kVersion;
@@ -103,4 +128,19 @@ NB_MODULE(_ext, m) {
   Function<set_threads>::add(m.ptr(), "set_num_threads(n)",
                              "Set the number of threads that a call may use, in the whole process.\n\n"
                              "Results never depend on it.");
+  Function<get_output_pool>::add(
+      m.ptr(), "get_output_pool()",
+      "How much memory of earlier results is kept for later ones at most, in MiB; 0: the pool is off.\n\n"
+      "At first NORMKIT_OUTPUT_POOL, else 256.");
+  Function<set_output_pool>::add(
+      m.ptr(), "set_output_pool(mib)",
+      "Set how much memory of earlier results is kept for later ones at most, in MiB; 0 turns the pool "
+      "off.\n\n"
+      "Fresh results of 16 MiB and more lie on huge pages, which are kept when the result and its views are "
+      "gone; the system may take kept pages back when it runs short. Turned off, large results are ordinary "
+      "memory, and each costs its page faults anew. What is kept beyond the new limit is freed at once.");
+  Function<stream_bytes_value>::add(m.ptr(), "_stream_bytes()",
+                                    "Outputs of at least this many bytes are written past the caches.");
+  Function<output_pool_kept_bytes>::add(m.ptr(), "_output_pool_kept()",
+                                        "Bytes that the output pool keeps now.");
 }

@@ -1,8 +1,10 @@
 // NumPy arrays, read through NumPy's C structs: neither the buffer protocol nor NumPy's DLPack export takes
 // bfloat16, and both cost more than a small kernel.
 #include <atomic>
+#include <cstring>
 
 #include "array.hpp"
+#include "memory.hpp"
 
 #define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
 #define NPY_TARGET_VERSION NPY_1_22_API_VERSION
@@ -98,10 +100,58 @@ PyArray_Descr* new_descr(DType dtype) {
   return descr;
 }
 
+// ---- large outputs on memory of ours (NEP 49): arrays that own their data like any other ----
+
+void* numpy_malloc(void*, size_t bytes) {
+  return allocate_output(bytes);
+}
+
+void* numpy_calloc(void*, size_t count, size_t size) {
+  size_t bytes;
+  if (__builtin_mul_overflow(count, size, &bytes)) return nullptr;
+  void* data = allocate_output(bytes);
+  return data != nullptr ? std::memset(data, 0, bytes) : nullptr;
+}
+
+void numpy_free(void*, void* data, size_t) {
+  if (data != nullptr) release_output(data);
+}
+
+void* numpy_realloc(void*, void* data, size_t bytes) {
+  return resize_output(data, bytes);
+}
+
+PyDataMem_Handler handler = {"normkit", 1, {nullptr, numpy_malloc, numpy_calloc, numpy_realloc, numpy_free}};
+PyObject* handler_capsule = nullptr;  // kept until the process ends
+
+// While it lives, NumPy allocates through the handler, unless the caller has chosen another one.
+class OutputMemory {
+ public:
+  explicit OutputMemory(int64_t bytes) {
+    if (bytes < static_cast<int64_t>(kPooledBytes) || output_pool_limit() == 0) return;
+    before_ = checked(PyDataMem_SetHandler(handler_capsule));
+    if (before_.ptr() != PyDataMem_DefaultHandler) restore();
+  }
+  OutputMemory(const OutputMemory&) = delete;
+  OutputMemory& operator=(const OutputMemory&) = delete;
+  ~OutputMemory() { restore(); }
+
+ private:
+  void restore() {
+    if (!before_.is_valid()) return;
+    const KeepError keep;
+    nb::steal(PyDataMem_SetHandler(before_.ptr()));
+    before_.reset();
+  }
+
+  nb::object before_;
+};
+
 }  // namespace
 
 void import_numpy() {
   if (PyArray_ImportNumPyAPI() < 0) nb::raise_python_error();
+  handler_capsule = checked(PyCapsule_New(&handler, "mem_handler", nullptr)).release().ptr();
 }
 
 bool is_numpy_array(PyObject* object) {
@@ -146,6 +196,7 @@ void read_numpy(Array& array, PyObject* object, Access access) {
 }
 
 nb::object new_numpy_like(PyObject* prototype) {
+  const OutputMemory memory(PyArray_NBYTES(as_array(prototype)));
   return checked(PyArray_NewLikeArray(as_array(prototype), NPY_KEEPORDER, nullptr, 0));
 }
 
@@ -154,6 +205,10 @@ nb::object new_numpy(const int64_t* sizes, int32_t ndim, DType dtype) {
   for (int32_t i = 0; i < ndim; ++i) dims[i] = static_cast<npy_intp>(sizes[i]);
   PyArray_Descr* descr = new_descr(dtype);
   if (descr == nullptr) nb::raise_python_error();
+  int64_t bytes = size_of(dtype);
+  for (int32_t i = 0; i < ndim; ++i)
+    if (__builtin_mul_overflow(bytes, sizes[i], &bytes)) bytes = 0;  // NumPy refuses it
+  const OutputMemory memory(bytes);
   return checked(PyArray_Empty(ndim, dims, descr, 0));  // takes descr
 }
 

@@ -1,28 +1,26 @@
 #include "output.hpp"
 
+#include <cstring>
 #include <memory>
 #include <vector>
+
+#include "memory.hpp"
 
 namespace normkit::python {
 namespace {
 
-constexpr size_t kAlignment = 64;  // JAX copies what is less aligned
-
 class Memory {
  public:
-  explicit Memory(size_t bytes) : raw_(PyMem_RawMalloc(bytes + kAlignment)) {
-    if (raw_ == nullptr) throw std::bad_alloc();
+  explicit Memory(size_t bytes) : data_(allocate_output(bytes)) {
+    if (data_ == nullptr) throw std::bad_alloc();
   }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
-  ~Memory() { PyMem_RawFree(raw_); }
-  void* data() const {
-    const uintptr_t address = reinterpret_cast<uintptr_t>(raw_) + kAlignment - 1;
-    return reinterpret_cast<void*>(address - address % kAlignment);
-  }
+  ~Memory() { release_output(data_); }
+  void* data() const { return data_; }
 
  private:
-  void* raw_;
+  void* data_;
 };
 
 // C-contiguous memory with __dlpack__.
@@ -44,6 +42,11 @@ struct Export {
   static void drop_capsule(PyObject* capsule);
 };
 
+dlpack::DataType dlpack_type(DType dtype) {
+  return {static_cast<uint8_t>(dtype == DType::kBF16 ? dlpack::kBfloat : dlpack::kFloat),
+          static_cast<uint8_t>(8 * size_of(dtype)), 1};
+}
+
 template <class Managed>
 nb::object export_capsule(const Buffer& buffer, const char* name) {
   auto owner = std::make_unique<Export<Managed>>();
@@ -52,12 +55,10 @@ nb::object export_capsule(const Buffer& buffer, const char* name) {
   managed.context = owner.get();
   managed.deleter = &Export<Managed>::release;
   dlpack::Tensor& tensor = managed.tensor;
-  const DType dtype = buffer.dtype;
   tensor.data = buffer.memory->data();
   tensor.device = {dlpack::kCpu, 0};
   tensor.ndim = static_cast<int32_t>(buffer.sizes.size());
-  tensor.dtype = {static_cast<uint8_t>(dtype == DType::kBF16 ? dlpack::kBfloat : dlpack::kFloat),
-                  static_cast<uint8_t>(8 * size_of(dtype)), 1};
+  tensor.dtype = dlpack_type(buffer.dtype);
   tensor.shape = owner->buffer.sizes.data();
   tensor.strides = owner->buffer.strides.data();
   if constexpr (std::is_same_v<Managed, dlpack::ManagedTensorVersioned>)
@@ -135,8 +136,22 @@ void set_memory(Array& array, const Array& prototype, DType dtype, const int64_t
   array.count = count;
 }
 
-void ignore_error(void* context, const char*, const char*) {
-  *static_cast<bool*>(context) = true;
+// Whether the elements fill one range of memory, each place once.
+bool is_dense(const Array& x) {
+  int32_t axes[kMaxRank];
+  int32_t count = 0;
+  for (int32_t i = 0; i < x.ndim; ++i) {
+    if (x.sizes[i] == 1) continue;
+    int32_t at = count++;
+    for (; at > 0 && x.strides[axes[at - 1]] > x.strides[i]; --at) axes[at] = axes[at - 1];
+    axes[at] = i;
+  }
+  int64_t expected = 1;
+  for (int32_t k = 0; k < count; ++k) {
+    if (x.strides[axes[k]] != expected) return false;
+    expected *= x.sizes[axes[k]];
+  }
+  return true;
 }
 
 }  // namespace
@@ -147,32 +162,37 @@ void Operand::use(PyObject* object, const char* name) {
   result = nb::borrow(object);
 }
 
-// Through PyTorch's exchange table, in a fraction of the time of torch.empty; false if that is not to be had.
-bool Operand::make_torch(const ForeignType& type, DType dtype, const int64_t* sizes, int32_t ndim) {
-  if (type.api == nullptr) return false;
+// In a fraction of the time of torch.empty; false if that is not to be had.
+bool Operand::make_torch(PyTypeObject* prototype, DType dtype, const int64_t* sizes, const int64_t* strides,
+                         int32_t ndim) {
+  ForeignType seen;
+  const dlpack::ExchangeApi* api = foreign_type(prototype, seen).api;
+  if (api == nullptr) return false;
   set_memory(array, array, dtype, sizes, ndim);
-  dlpack::Tensor prototype{};
-  prototype.device = {dlpack::kCpu, 0};
-  prototype.ndim = ndim;
-  prototype.dtype = {static_cast<uint8_t>(dtype == DType::kBF16 ? dlpack::kBfloat : dlpack::kFloat),
-                     static_cast<uint8_t>(8 * size_of(dtype)), 1};
-  prototype.shape = array.sizes;
-  prototype.strides = array.strides;
-  dlpack::ManagedTensorVersioned* managed = nullptr;
-  bool failed = false;
-  if (type.api->allocate(&prototype, &managed, &failed, &ignore_error) != 0 || failed || managed == nullptr) {
-    PyErr_Clear();
-    return false;
-  }
-  const dlpack::Tensor made = managed->tensor;
+  const size_t axes_bytes = static_cast<size_t>(ndim) * sizeof(int64_t);
+  if (strides != nullptr) std::memcpy(array.strides, strides, axes_bytes);
+  // What the tensor refers to lies in front of its elements.
+  const size_t front = sizeof(dlpack::ManagedTensorVersioned) + 2 * axes_bytes;
+  array.data = allocate_output(static_cast<size_t>(array.count * size_of(dtype)), front);
+  if (array.data == nullptr) throw std::bad_alloc();
+  auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(front_of(array.data, front));
+  auto* shape = reinterpret_cast<int64_t*>(managed + 1);
+  std::memcpy(shape, array.sizes, axes_bytes);
+  std::memcpy(shape + ndim, array.strides, axes_bytes);
+  managed->version = {dlpack::kMajorVersion, dlpack::kMinorVersion};
+  managed->context = array.data;
+  managed->deleter = [](dlpack::ManagedTensorVersioned* self) { release_output(self->context); };
+  managed->flags = 0;
+  managed->tensor = {array.data, {dlpack::kCpu, 0}, ndim, dlpack_type(dtype), shape, shape + ndim, 0};
   void* object = nullptr;
-  if (type.api->object_from_managed(managed, &object) != 0 || object == nullptr) {
-    PyErr_Clear();
+  if (api->object_from_managed(managed, &object) != 0 || object == nullptr) {
+    PyErr_Clear();  // whether the memory was taken is unknown: better lost than freed twice
     return false;
   }
   result = nb::steal(static_cast<PyObject*>(object));
-  array.data = static_cast<unsigned char*>(made.data) + made.byte_offset;
-  return array.count == 0 || made.data != nullptr;
+  array.object = result.ptr();
+  array.kind = Kind::kTorch;
+  return true;
 }
 
 void Operand::make_like(const Array& prototype, const char* name) {
@@ -184,10 +204,10 @@ void Operand::make_like(const Array& prototype, const char* name) {
       result = new_numpy_like(x.object);
       break;
     case Kind::kTorch: {
-      if (x.is_c_contiguous()) {
-        make(x, name, x.dtype, x.sizes, x.ndim);
+      const bool c_order = x.is_c_contiguous();
+      if ((c_order || is_dense(x)) &&
+          make_torch(Py_TYPE(x.object), x.dtype, x.sizes, c_order ? nullptr : x.strides, x.ndim))
         return;
-      }
       result = checked(PyObject_CallOneArg(module_attribute("torch", "empty_like").ptr(), x.object));
       break;
     }
@@ -204,11 +224,7 @@ void Operand::make(const Array& prototype, const char* name, DType dtype, const 
   output = true;
   array.name = name;
   if (x.kind == Kind::kTorch) {
-    if (make_torch(foreign_type(Py_TYPE(x.object)), dtype, sizes, ndim)) {
-      array.object = result.ptr();
-      array.kind = Kind::kTorch;
-      return;
-    }
+    if (make_torch(Py_TYPE(x.object), dtype, sizes, nullptr, ndim)) return;
     result = torch_empty(dtype, sizes, ndim);
   } else if (x.kind == Kind::kNumpy || (x.kind == Kind::kJax && jax_lacks(dtype)) ||
              (x.kind == Kind::kOther && !importer(x).is_valid())) {

@@ -1,8 +1,10 @@
 // Arrays that normkit makes to return: of the kind that came in.
 //
 //   NumPy      numpy arrays (also for arrays of a library that offers no from_dlpack)
-//   PyTorch    torch.Tensor, allocated by PyTorch
-//   JAX, ...   64-byte aligned memory that is written first and then handed over through DLPack
+//   PyTorch    torch.Tensor on memory of ours, made through PyTorch's exchange table
+//   JAX, ...   memory that is written first and then handed over through DLPack
+//
+// Where that memory comes from: memory.hpp.
 #ifndef NORMKIT_PYTHON_OUTPUT_HPP_
 #define NORMKIT_PYTHON_OUTPUT_HPP_
 
@@ -34,7 +36,9 @@ struct Operand {
   nb::object finish(const Array& prototype);
 
  private:
-  bool make_torch(const ForeignType& type, DType dtype, const int64_t* sizes, int32_t ndim);
+  // strides: null for C order.
+  bool make_torch(PyTypeObject* prototype, DType dtype, const int64_t* sizes, const int64_t* strides,
+                  int32_t ndim);
 };
 
 // Defines the type of the buffers that carry results to JAX.

@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import os
 import re
+import subprocess
+import sys
 
 import normkit
 import numpy as np
@@ -50,12 +53,91 @@ def test_info_as_json(capsys):
     assert facts["isa"] in facts["isa_available"]
     assert facts["threads"] == 3
     assert facts["packages"]["numpy"] == np.__version__
+    assert facts["output_pool"]["mib"] == normkit.get_output_pool()
+    assert facts["stream_bytes"] >= 2**20
 
 
 def test_info_says_why(capsys, monkeypatch):
     monkeypatch.setenv("NORMKIT_NUM_THREADS", "2")
+    with normkit.num_threads(2):
+        assert run("info") == 0
+    assert "2 (NORMKIT_NUM_THREADS=2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("own", "openmp", "quota", "threads", "reason"),
+    [
+        ("2", "3", "max 100000", 2, "NORMKIT_NUM_THREADS=2"),
+        ("0", "3", "max 100000", 3, "OMP_NUM_THREADS=3"),
+        ("x", None, "max 100000", 6, "6 usable processors; NORMKIT_NUM_THREADS overrides it"),
+        (None, "", "250000 100000", 3, "6 usable processors, and a quota of 3 for the control group"),
+        (None, None, "900000 100000", 6, "6 usable processors; "),
+        (None, None, None, 6, "6 usable processors; "),
+        (None, None, None, 5, "set_num_threads was called"),
+        ("2", None, None, 5, "set_num_threads was called"),
+    ],
+)
+def test_info_tells_where_the_threads_come_from(own, openmp, quota, threads, reason, tmp_path, monkeypatch):
+    for variable, text in (("NORMKIT_NUM_THREADS", own), ("OMP_NUM_THREADS", openmp)):
+        if text is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, text)
+    if quota is not None:
+        (tmp_path / "fs/cgroup").mkdir(parents=True)
+        (tmp_path / "fs/cgroup/cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(_info, "SYSTEM", tmp_path)
+    monkeypatch.setattr(_info, "usable_processors", lambda: 6)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    with normkit.num_threads(threads):
+        assert _info.collect()["threads_reason"].startswith(reason)
+
+
+@pytest.mark.parametrize("environment", [{"NORMKIT_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "2"}, {}])
+def test_info_and_the_library_agree_on_threads(environment):
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-m", "normkit", "info", "--json"]
+    result = subprocess.run(command, env=kept | environment, capture_output=True, text=True, timeout=60)
+    facts = json.loads(result.stdout)
+    for name, value in environment.items():
+        assert facts["threads_reason"] == f"{name}={value}"
+    assert "set_num_threads" not in facts["threads_reason"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [("always [madvise] never\n", "madvise"), ("always madvise [never]\n", "never"), (None, "unknown")],
+)
+def test_info_on_huge_pages(text, mode, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "kernel/mm/transparent_hugepage"
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "enabled").write_text(text)
+    monkeypatch.setattr(_info, "SYSTEM", tmp_path)
     assert run("info") == 0
-    assert "NORMKIT_NUM_THREADS=2" in capsys.readouterr().out
+    line = next(s for s in capsys.readouterr().out.splitlines() if s.startswith("  pages"))
+    assert line.startswith(f"  pages     {mode} (")
+    assert ("switched off" in line) == (mode == "never")
+
+
+def test_info_on_the_output_pool(monkeypatch, capsys):
+    if sys.platform != "linux":
+        pytest.skip("there is no pool elsewhere")
+    before = normkit.get_output_pool()
+    try:
+        monkeypatch.setenv("NORMKIT_OUTPUT_POOL", "48")
+        for mib, words in (
+            (48, "NORMKIT_OUTPUT_POOL=48"),
+            (0, "off"),
+            (7, "NORMKIT_OUTPUT_POOL overrides it"),
+        ):
+            normkit.set_output_pool(mib)
+            assert run("info") == 0
+            line = next(s for s in capsys.readouterr().out.splitlines() if s.startswith("  pool"))
+            assert f"  pool      {mib} MiB (" in line
+            assert words in line
+    finally:
+        normkit.set_output_pool(before)
 
 
 # ---- demo ----

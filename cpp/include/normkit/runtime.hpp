@@ -2,6 +2,8 @@
 #ifndef NORMKIT_RUNTIME_HPP_
 #define NORMKIT_RUNTIME_HPP_
 
+#include <stdint.h>
+
 #include "normkit/detail/config.hpp"
 
 namespace normkit {
@@ -22,6 +24,9 @@ NORMKIT_EXPORT const char* isa_available() noexcept;
 // on it.
 NORMKIT_EXPORT int get_num_threads() noexcept;
 NORMKIT_EXPORT void set_num_threads(int threads) noexcept;
+
+// Outputs of at least this many bytes are written past the caches.
+NORMKIT_EXPORT int64_t stream_bytes() noexcept;
 
 }  // namespace normkit
 

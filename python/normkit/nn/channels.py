@@ -238,12 +238,16 @@ class GroupNorm(Module):
         self.weight: Any = np.ones(num_channels, dtype) if affine else None
         self.bias: Any = np.zeros(num_channels, dtype) if affine and bias else None
 
+    def _evaluate(self, x: Any, out: Any) -> Any:
+        return functional.group_norm(
+            x, self.num_groups, self.weight, self.bias, self.eps, channel_axis=self.channel_axis, out=out
+        )
+
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         arguments = (x, self.num_groups, self.weight, self.bias, self.eps)
-        keywords: dict[str, Any] = {"channel_axis": self.channel_axis, "out": out}
-        if not self.training:
-            return functional.group_norm(*arguments, **keywords), None
-        y, mean, rstd = functional.group_norm(*arguments, **keywords, return_stats=True)
+        y, mean, rstd = functional.group_norm(
+            *arguments, channel_axis=self.channel_axis, return_stats=True, out=out
+        )
         return y, (mean, rstd)
 
     def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:

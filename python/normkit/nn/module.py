@@ -29,6 +29,7 @@ class Module:
             def __init__(self): super().__init__(); self.weight = np.ones(1, np.float32)
             def _forward(self, x, out): return y, saved
             def _backward(self, dy, x, saved): return dx, {"weight": dweight}
+            def _evaluate(self, x, out): return y  # in eval mode; if it is missing, _forward serves
 
     In train mode (the initial one) a call keeps a reference to ``x`` until :meth:`backward`; ``x`` must
     not be changed in between. :attr:`grads` holds the parameters' gradients of the last backward, by name.
@@ -45,6 +46,9 @@ class Module:
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         raise NotImplementedError
 
+    def _evaluate(self, x: Any, out: Any) -> Any:
+        return self._forward(x, out)[0]
+
     def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:
         raise NotImplementedError
 
@@ -54,7 +58,7 @@ class Module:
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """The normalized ``x``; written to ``out`` if given (in train mode: not into x's own memory)."""
         if not self.training:
-            return self._forward(x, out)[0]
+            return self._evaluate(x, out)
         if out is not None and (out is x or _ext._may_share_memory(out, x)):
             raise ValueError(
                 "out shares memory with x, which backward will need; in train mode it should be separate "

@@ -46,10 +46,13 @@ class LayerNorm(Module):
         self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
         self.bias: Any = np.zeros(self.normalized_shape, dtype) if elementwise_affine and bias else None
 
+    def _evaluate(self, x: Any, out: Any) -> Any:
+        return functional.layer_norm(
+            x, self.normalized_shape, self.weight, self.bias, self.eps, axis=self.axis, out=out
+        )
+
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         arguments = (x, self.normalized_shape, self.weight, self.bias, self.eps)
-        if not self.training:
-            return functional.layer_norm(*arguments, axis=self.axis, out=out), None
         y, mean, rstd = functional.layer_norm(*arguments, axis=self.axis, return_stats=True, out=out)
         return y, (mean, rstd)
 
@@ -88,10 +91,11 @@ class RMSNorm(Module):
         self.elementwise_affine = elementwise_affine
         self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
 
+    def _evaluate(self, x: Any, out: Any) -> Any:
+        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps, axis=self.axis, out=out)
+
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         arguments = (x, self.normalized_shape, self.weight, self.eps)
-        if not self.training:
-            return functional.rms_norm(*arguments, axis=self.axis, out=out), None
         y, rstd = functional.rms_norm(*arguments, axis=self.axis, return_stats=True, out=out)
         return y, rstd
 

@@ -47,7 +47,7 @@ class ArgumentChecker {
                     Operand* operand) {
     operand->data = static_cast<char*>(const_cast<void*>(view.data));
     operand->dtype = view.dtype;
-    make(shape, strides, required, operand);
+    make(shape, strides, required, operand, &input_places_[input_count_]);
     if (status_ == Status::kOk && *operand) inputs_[input_count_++] = operand;
   }
 
@@ -55,7 +55,7 @@ class ArgumentChecker {
                      Operand* operand) {
     operand->data = static_cast<char*>(view.data);
     operand->dtype = view.dtype;
-    make(shape, strides, required, operand);
+    make(shape, strides, required, operand, &output_places_[output_count_]);
     if (status_ != Status::kOk || !*operand) return;
     if (!injective(*operand)) fail(Status::kOverlap);
     outputs_[output_count_++] = operand;
@@ -77,6 +77,7 @@ class ArgumentChecker {
   // No output may share memory with anything, except that `result` may be `x` or `dy` itself.
   inline void overlaps(const Operand& result, const Operand& x, const Operand& dy) {
     if (status_ != Status::kOk) return;
+    if (all_apart()) return;
     for (int i = 0; i < output_count_; ++i) {
       for (int j = 0; j < i; ++j)
         if (overlap(*outputs_[i], *outputs_[j])) return fail(Status::kOverlap);
@@ -89,8 +90,26 @@ class ArgumentChecker {
   }
 
  private:
+  // The addresses that an operand lies between.
+  struct Place {
+    intptr_t first, end;
+    inline bool apart(const Place& other) const { return end <= other.first || other.end <= first; }
+  };
+
+  // Whether the outputs lie apart from everything else, as they do in most calls.
+  inline bool all_apart() const {
+    for (int i = 0; i < output_count_; ++i) {
+      for (int j = 0; j < i; ++j)
+        if (!output_places_[i].apart(output_places_[j])) return false;
+      for (int j = 0; j < input_count_; ++j)
+        if (!output_places_[i].apart(input_places_[j])) return false;
+    }
+    return true;
+  }
+
   // Leaves operand->data null when the array has no elements: nothing will be read or written.
-  inline void make(const AxesShape& shape, const int64_t* strides, bool required, Operand* operand) {
+  inline void make(const AxesShape& shape, const int64_t* strides, bool required, Operand* operand,
+                   Place* place) {
     if (status_ != Status::kOk) return;
     const int axes = shape.outer + shape.inner;
     const bool empty = checked_product(shape.size, axes) == 0;
@@ -103,8 +122,8 @@ class ArgumentChecker {
       operand->data = nullptr;
       return;
     }
-    if (reinterpret_cast<uintptr_t>(operand->data) % static_cast<uintptr_t>(operand->bytes()) != 0)
-      return fail(Status::kMisaligned);
+    const intptr_t address = reinterpret_cast<intptr_t>(operand->data);
+    if ((address & (operand->bytes() - 1)) != 0) return fail(Status::kMisaligned);
     int64_t contiguous[2 * kMaxRank];
     if (strides == nullptr) {
       int64_t step = 1;
@@ -122,12 +141,14 @@ class ArgumentChecker {
       fits = fits && (a < shape.outer ? operand->outer : operand->inner).append(shape.size[a], strides[a]);
     if (!fits || operand->outer.count + operand->inner.count > kMaxAxes) return fail(Status::kTooManyAxes);
     Extent extent;
-    if (!extent.of(*operand)) fail(Status::kInvalidShape);
+    if (!extent.of(*operand)) return fail(Status::kInvalidShape);
+    *place = {address + extent.first, address + extent.end};
   }
 
   Status status_ = Status::kOk;
   const Operand* inputs_[8];
   const Operand* outputs_[8];
+  Place input_places_[8], output_places_[8];
   int input_count_ = 0, output_count_ = 0;
 };
 
