@@ -77,20 +77,45 @@ struct TileRows {
   int count;
 };
 
-// Rows kFirst .. kFirst + kCount - 1 of 16 columns from column i: (sum dy xhat, sum dy); missing rows are +0.
-template <int kFirst, int kCount, typename T>
-NORMKIT_INLINE Pair<Vec16<Compute<T>>> tile_tree(const TileRows<T>& tile, int i) {
+// Rows kFirst .. kFirst + kCount - 1 of the columns from i, kVecs vectors of them: sum dy xhat and sum dy;
+// missing rows are +0.
+template <int kFirst, int kCount, int kVecs, typename T>
+NORMKIT_INLINE void tile_tree(const TileRows<T>& tile, int i, Vec16<Compute<T>>* dweight,
+                              Vec16<Compute<T>>* dbias) {
   using Vec = Vec16<Compute<T>>;
   if constexpr (kCount == 1) {
-    if (kFirst >= tile.count) return {Vec::zero(), Vec::zero()};
+    if (kFirst >= tile.count) {
+      NORMKIT_UNROLL for (int v = 0; v < kVecs; ++v) dweight[v] = dbias[v] = Vec::zero();
+      return;
+    }
     const RowScale<Compute<T>>& s = tile.scale[kFirst];
-    const Vec dy = load16(tile.dy[kFirst] + i);
-    const Vec x = load16(tile.x[kFirst] + i);
-    return {dy * normalized(x, Vec::splat(s.hi), Vec::splat(s.lo), Vec::splat(s.rstd)), dy};
+    const Vec hi = Vec::splat(s.hi), lo = Vec::splat(s.lo), rstd = Vec::splat(s.rstd);
+    NORMKIT_UNROLL for (int v = 0; v < kVecs; ++v) {
+      const int j = i + v * kVecLanes;
+      const Vec dy = load16(tile.dy[kFirst] + j);
+      dweight[v] = dy * normalized(load16(tile.x[kFirst] + j), hi, lo, rstd);
+      dbias[v] = dy;
+    }
   } else {
-    const auto a = tile_tree<kFirst, kCount / 2>(tile, i);
-    const auto b = tile_tree<kFirst + kCount / 2, kCount / 2>(tile, i);
-    return {a.first + b.first, a.second + b.second};
+    Vec more_dweight[kVecs], more_dbias[kVecs];
+    tile_tree<kFirst, kCount / 2, kVecs>(tile, i, dweight, dbias);
+    tile_tree<kFirst + kCount / 2, kCount / 2, kVecs>(tile, i, more_dweight, more_dbias);
+    NORMKIT_UNROLL for (int v = 0; v < kVecs; ++v) {
+      dweight[v] = dweight[v] + more_dweight[v];
+      dbias[v] = dbias[v] + more_dbias[v];
+    }
+  }
+}
+
+template <int kVecs, typename T>
+NORMKIT_INLINE void add_vectors(const TileRows<T>& tile, int i, Compute<T>* dweight, Compute<T>* dbias) {
+  using Vec = Vec16<Compute<T>>;
+  Vec dw[kVecs], db[kVecs];
+  tile_tree<0, kTileRows, kVecs>(tile, i, dw, db);
+  NORMKIT_UNROLL for (int v = 0; v < kVecs; ++v) {
+    const int j = i + v * kVecLanes;
+    (Vec::load(dweight + j) + dw[v]).store(dweight + j);
+    (Vec::load(dbias + j) + db[v]).store(dbias + j);
   }
 }
 
@@ -98,12 +123,9 @@ NORMKIT_INLINE Pair<Vec16<Compute<T>>> tile_tree(const TileRows<T>& tile, int i)
 template <typename T>
 NORMKIT_NOINLINE void add_whole_columns(const TileRows<T>& tile, int n, Compute<T>* NORMKIT_RESTRICT dweight,
                                         Compute<T>* NORMKIT_RESTRICT dbias) {
-  using Vec = Vec16<Compute<T>>;
-  for (int i = 0; i < n; i += kVecLanes) {
-    const auto sums = tile_tree<0, kTileRows>(tile, i);
-    (Vec::load(dweight + i) + sums.first).store(dweight + i);
-    (Vec::load(dbias + i) + sums.second).store(dbias + i);
-  }
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) add_vectors<2>(tile, i, dweight, dbias);
+  if (i < n) add_vectors<1>(tile, i, dweight, dbias);
 }
 
 // The same, column by column, for a tile with rows that are applied in double: their terms are rounded once

@@ -231,36 +231,6 @@ NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int co
       write_dx(p, first + r, tile.dy[r], tile.x[r], row[r], grad[r], weight, buffers);
 }
 
-// Phase 1: one task is a group of panels.
-template <typename T>
-NORMKIT_NOINLINE void backward_groups(const RowsBackward& p, int64_t begin, int64_t end) {
-  ParameterReader<Compute<T>> weight(p.weight, p.weight_offset, Compute<T>(1));
-  BackwardBuffers<T> buffers;
-  const int64_t group_rows = p.group_panels * kPanelRows;
-  for (int64_t group = begin; group < end; ++group) {
-    PanelSums<Compute<T>> sums(p.scratch + group * p.group_bytes, p.n);
-    PanelSums<Compute<T>>* wanted = p.scratch != nullptr ? &sums : nullptr;
-    const int64_t last = (group + 1) * group_rows < p.rows ? (group + 1) * group_rows : p.rows;
-    for (int64_t panel = group * group_rows; panel < last; panel += kPanelRows) {
-      const int64_t panel_end = panel + kPanelRows < last ? panel + kPanelRows : last;
-      if (wanted) sums.begin_panel();
-      for (int64_t first = panel; first < panel_end; first += kTileRows) {
-        const int count = static_cast<int>(panel_end - first < kTileRows ? panel_end - first : kTileRows);
-        backward_tile(p, first, count, weight, buffers, wanted);
-      }
-      if (wanted) sums.end_panel();
-    }
-    if (wanted) sums.finish();
-  }
-  if (p.stream) finish_streaming();
-}
-
-template <typename T>
-void backward_groups_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  backward_groups<T>(*static_cast<const RowsBackward*>(state), begin, end);
-}
-
 // Phase 2: one task adds the groups of kColumnTask columns and writes the parameter gradients.
 constexpr int kColumnTask = 64;
 

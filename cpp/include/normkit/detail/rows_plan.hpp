@@ -3,8 +3,7 @@
 #define NORMKIT_DETAIL_ROWS_PLAN_HPP_
 
 #include "normkit/detail/columns.hpp"
-#include "normkit/detail/rows_backward.hpp"
-#include "normkit/detail/short_rows.hpp"
+#include "normkit/detail/short_rows_backward.hpp"
 #include "normkit/executor.hpp"
 
 NORMKIT_BEGIN_NAMESPACE

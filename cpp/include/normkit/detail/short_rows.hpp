@@ -13,16 +13,19 @@ NORMKIT_BEGIN_NAMESPACE
 // Rows of a tile of short rows: the lanes of a vector.
 constexpr int kShortTileRows = kVecLanes;
 
-inline bool suits_short_rows(const RowsForward& p) {
-  return p.x.dtype != DType::kF64 && p.n <= kBlock && p.run == p.n && p.y && !p.given && !p.flat_is_zero &&
+inline bool suits_short_rows(const RowsProblem& p) {
+  return p.x.dtype != DType::kF64 && p.n <= kBlock && p.run == p.n && !p.given && !p.flat_is_zero &&
          (p.statistic == Statistic::kMoments || p.statistic == Statistic::kMeanSquare) &&
-         p.x.inner.contiguous() && p.y.inner.contiguous() && p.weight.outer.count == 0 &&
+         p.x.inner.contiguous() && p.weight.outer.count == 0;
+}
+inline bool suits_short_rows(const RowsForward& p) {
+  return suits_short_rows(static_cast<const RowsProblem&>(p)) && p.y && p.y.inner.contiguous() &&
          p.bias.outer.count == 0 && p.moments == nullptr;
 }
 
 // mean and rstd of up to 16 rows; false where one is beyond float's range.
 template <typename T>
-NORMKIT_INLINE bool short_statistics(const RowsForward& p, const T* const* x, int count, double* mean,
+NORMKIT_INLINE bool short_statistics(const RowsProblem& p, const T* const* x, int count, double* mean,
                                      double* rstd) {
   const int n = static_cast<int>(p.n);
   const Vec16<double> size = Vec16<double>::splat(static_cast<double>(n));
@@ -52,6 +55,20 @@ NORMKIT_INLINE bool short_statistics(const RowsForward& p, const T* const* x, in
   return in_range;
 }
 
+// RowScale of each row: row_from for all of them.
+struct ShortScales {
+  alignas(64) float hi[kShortTileRows], lo[kShortTileRows], rstd[kShortTileRows];
+
+  NORMKIT_INLINE ShortScales(const double* mean, const double* rstd_) {
+    const Vec16<double> means = Vec16<double>::load(mean);
+    const Vec16<float> high = narrow16(means);
+    high.store(hi);
+    narrow16(means - widen(high)).store(lo);
+    narrow16(Vec16<double>::load(rstd_)).store(rstd);
+  }
+  NORMKIT_INLINE RowScale<float> row(int r) const { return {hi[r], lo[r], rstd[r]}; }
+};
+
 // Rows first .. first+count-1; false, with nothing done, where they need forward_rows.
 template <typename T>
 NORMKIT_NOINLINE bool forward_short_rows(const RowsForward& p, int64_t first, int count,
@@ -60,17 +77,12 @@ NORMKIT_NOINLINE bool forward_short_rows(const RowsForward& p, int64_t first, in
   for (int r = 0; r < count; ++r) x[r] = p.x.template row<const T>(first + r);
   alignas(64) double mean[kShortTileRows] = {}, rstd[kShortTileRows];
   if (!NORMKIT_LIKELY(short_statistics(p, x, count, mean, rstd))) return false;
-  const Vec16<double> means = Vec16<double>::load(mean);
-  const Vec16<float> high = narrow16(means);
-  alignas(64) float hi[kShortTileRows], lo[kShortTileRows], scale[kShortTileRows];
-  high.store(hi);
-  narrow16(means - widen(high)).store(lo);
-  narrow16(Vec16<double>::load(rstd)).store(scale);
+  const ShortScales scales(mean, rstd);
   for (int r = 0; r < count; ++r) {
     if (p.mean) write_number(p.mean, p.mean.outer.offset(first + r), mean[r]);
     if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(first + r), rstd[r]);
-    scale_block({hi[r], lo[r], scale[r]}, x[r], p.y.template row<T>(first + r), static_cast<int>(p.n),
-                p.stream, weight, bias, p.ahead);
+    scale_block(scales.row(r), x[r], p.y.template row<T>(first + r), static_cast<int>(p.n), p.stream, weight,
+                bias, p.ahead);
   }
   return true;
 }
