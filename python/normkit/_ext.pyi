@@ -16,6 +16,7 @@ class _Array(Protocol):
 _X = TypeVar("_X", bound=_Array)
 _Shape = int | list[int] | tuple[int, ...]
 _Axis = int | Sequence[int] | None
+_Activation = Literal["relu", "silu", "gelu", "gelu_tanh"] | None
 _Grads = tuple[_Array | None, _Array | None] | list[Any] | None
 
 __version__: str
@@ -37,6 +38,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def layer_norm(
@@ -49,6 +51,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def layer_norm(
@@ -61,6 +64,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def layer_norm_backward(
     dy: _Array,
@@ -89,6 +93,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def rms_norm(
@@ -102,6 +107,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any]: ...
 @overload
 def rms_norm(
@@ -115,6 +121,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any]: ...
 def rms_norm_backward(
     dy: _Array,
@@ -140,6 +147,7 @@ def local_response_norm(
     *,
     channel_axis: int = 1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def local_response_norm_backward(
     dy: _Array,
@@ -168,6 +176,7 @@ def batch_norm(
     rstd: _Array | None = None,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def batch_norm(
@@ -185,6 +194,7 @@ def batch_norm(
     rstd: _Array | None = None,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def batch_norm(
@@ -202,6 +212,7 @@ def batch_norm(
     rstd: _Array | None = None,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def batch_norm_backward(
     dy: _Array,
@@ -236,6 +247,7 @@ def instance_norm(
     channel_axis: int = 1,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def instance_norm(
@@ -251,6 +263,7 @@ def instance_norm(
     channel_axis: int = 1,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def instance_norm(
@@ -266,6 +279,7 @@ def instance_norm(
     channel_axis: int = 1,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def instance_norm_backward(
     dy: _Array,
@@ -296,6 +310,7 @@ def group_norm(
     channel_axis: int = 1,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def group_norm(
@@ -308,6 +323,7 @@ def group_norm(
     channel_axis: int = 1,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def group_norm(
@@ -320,6 +336,7 @@ def group_norm(
     channel_axis: int = 1,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def group_norm_backward(
     dy: _Array,
@@ -350,6 +367,7 @@ def switchable_norm(
     *,
     channel_axis: int = 1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def switchable_norm_backward(
     dy: _Array,
@@ -376,6 +394,7 @@ def adaptive_instance_norm(
     *,
     channel_axis: int = 1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def adaptive_instance_norm_backward(
     dy: _Array,
@@ -394,6 +413,7 @@ def normalize(
     eps: float = 1e-12,
     *,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def normalize_backward(
     dy: _Array,
@@ -427,6 +447,7 @@ def dynamic_tanh(
     *,
     axis: int = -1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def dynamic_tanh_backward(
     dy: _Array,

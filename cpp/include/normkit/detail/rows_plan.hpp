@@ -65,6 +65,9 @@ class ArgumentChecker {
   inline void statistic_type(const Operand& operand) {
     if (operand && operand.dtype != DType::kF32 && operand.dtype != DType::kF64) fail(Status::kInvalidDType);
   }
+  inline void activation(Activation activation) {
+    if (!is_activation(activation)) fail(Status::kInvalidActivation);
+  }
   inline void same_type(const Operand& a, const Operand& b) {
     if (a && b && a.dtype != b.dtype) fail(Status::kInvalidDType);
   }
@@ -277,6 +280,8 @@ inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool c
   p.statistic = centred ? Statistic::kMoments : Statistic::kMeanSquare;
   p.eps = args.eps;
   p.weight_offset = weight_offset;
+  p.activation = args.activation;
+  check.activation(args.activation);
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   check.input(args.x, axes.elements, args.x.strides, true, &p.x);
   check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);
