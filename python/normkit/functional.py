@@ -7,6 +7,10 @@ between: a call on a small array costs less than a microsecond.
 from ._ext import (
     adaptive_instance_norm,
     adaptive_instance_norm_backward,
+    add_layer_norm,
+    add_layer_norm_backward,
+    add_rms_norm,
+    add_rms_norm_backward,
     batch_norm,
     batch_norm_backward,
     dynamic_tanh,
@@ -35,6 +39,10 @@ from .pattern import norm, norm_backward
 __all__ = [
     "adaptive_instance_norm",
     "adaptive_instance_norm_backward",
+    "add_layer_norm",
+    "add_layer_norm_backward",
+    "add_rms_norm",
+    "add_rms_norm_backward",
     "batch_norm",
     "batch_norm_backward",
     "dynamic_tanh",

@@ -81,6 +81,7 @@ NB_MODULE(_ext, m) {
 
   add_buffer_type(m);
   add_rows_operations(m.ptr());
+  add_add_norm_operations(m.ptr());
   add_channels_operations(m.ptr());
   add_sets_operations(m.ptr());
   add_moments_operations(m.ptr());

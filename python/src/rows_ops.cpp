@@ -7,14 +7,6 @@
 namespace normkit::python {
 namespace {
 
-constexpr double kF32Epsilon = 1.1920928955078125e-07;
-constexpr double kF64Epsilon = 2.220446049250313e-16;
-
-double rms_eps(PyObject* argument, const RowsCall& call) {
-  return number_argument(given(argument) ? argument : nullptr, "eps",
-                         call.x_is_f64() ? kF64Epsilon : kF32Epsilon);
-}
-
 constexpr const char* kParameters[] = {"weight", "bias", nullptr};
 
 constexpr const char* kLayerNorm =

@@ -70,9 +70,9 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
   }
 }
 
-// dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x.
-template <typename T>
-NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, T* dx, int n, const RowScale<Compute<T>>& row,
+// dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x. D: T or its computing type.
+template <typename T, typename D>
+NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, D* dx, int n, const RowScale<Compute<T>>& row,
                                        Compute<T> mean_g, Compute<T> mean_gxhat,
                                        Parameter<Compute<T>> weight) {
   using Vec = Vec16<Compute<T>>;
@@ -115,8 +115,8 @@ NORMKIT_NOINLINE void wide_apply_block(const T* x, T* y, int n, const WideRow<Co
   }
 }
 
-template <typename T>
-NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, T* dx, int n,
+template <typename T, typename D>
+NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, D* dx, int n,
                                             const WideRow<Compute<T>>& row, double mean_g, double mean_gxhat,
                                             Parameter<Compute<T>> weight) {
   for (int i = 0; i < n; ++i) {

@@ -31,6 +31,7 @@ struct RowsForward : RowsProblem {
 
 struct RowsBackward : RowsProblem {
   Operand dy, dx, dweight, dbias;
+  Operand dsum;  // added to dx before it is rounded, or absent
   bool accumulate = false;
   int64_t group_panels = 1;  // a power of two
   int64_t groups = 0;
@@ -249,8 +250,13 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
   }
 }
 
-template <typename T>
-NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end) {
+struct NothingBefore {
+  NORMKIT_INLINE void operator()(int64_t, int) const {}
+};
+
+// `before` is called with the first row and the number of rows of each tile.
+template <typename T, typename Before = NothingBefore>
+NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end, Before before = {}) {
   using C = Compute<T>;
   alignas(64) T x_buffer[kBlock];
   alignas(64) T y_buffer[kBlock];
@@ -259,6 +265,7 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
     const int count = static_cast<int>(p.rows - first < p.tile_rows ? p.rows - first : p.tile_rows);
+    before(first, count);
     forward_rows<T>(p, first, count, weight, bias, x_buffer, y_buffer);
   }
   if (p.stream) finish_streaming();

@@ -2,6 +2,7 @@
 #ifndef NORMKIT_DETAIL_ROWS_BACKWARD_HPP_
 #define NORMKIT_DETAIL_ROWS_BACKWARD_HPP_
 
+#include "normkit/detail/add_block.hpp"
 #include "normkit/detail/rows.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
@@ -111,6 +112,7 @@ struct BackwardBuffers {
   alignas(64) T x[kTileRows * kStrip];
   alignas(64) T dy[kTileRows * kStrip];
   alignas(64) T dx[kBlock];
+  alignas(64) Compute<T> unrounded[kBlock];
 };
 static_assert(kTileRows * kStrip == kBlock, "a strip of a tile and a block of a row share a buffer");
 
@@ -144,6 +146,18 @@ NORMKIT_NOINLINE void norm_grad_block(const RowsBackward& p, const T* dy, const 
   }
 }
 
+// dx of one block, in its type or before its last rounding.
+template <typename T, typename D>
+NORMKIT_INLINE void grad_block(const T* dy, const T* x, D* dx, int n, const Row<Compute<T>>& row,
+                               const RowGrad<Compute<T>>& grad, Parameter<Compute<T>> weight) {
+  using C = Compute<T>;
+  if (NORMKIT_LIKELY(!grad.is_wide))
+    apply_grad_block(dy, x, dx, n, row.scale, static_cast<C>(grad.mean_g), static_cast<C>(grad.mean_gxhat),
+                     weight);
+  else
+    wide_apply_grad_block(dy, x, dx, n, row.wide, grad.mean_g, grad.mean_gxhat, weight);
+}
+
 // dx of one row, block by block.
 template <typename T>
 NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row, const T* x_row,
@@ -166,13 +180,16 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
       if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
       continue;
     }
-    if (p.statistic == Statistic::kNorm && p.power != 2.0)
+    if (p.statistic == Statistic::kNorm && p.power != 2.0) {
       norm_grad_block(p, dy, x, dx, b.length, row, grad.mean_gxhat, w);
-    else if (NORMKIT_LIKELY(!grad.is_wide))
-      apply_grad_block(dy, x, dx, b.length, row.scale, static_cast<C>(grad.mean_g),
-                       static_cast<C>(grad.mean_gxhat), w);
-    else
-      wide_apply_grad_block(dy, x, dx, b.length, row.wide, grad.mean_g, grad.mean_gxhat, w);
+    } else if (NORMKIT_LIKELY(!p.dsum)) {
+      grad_block(dy, x, dx, b.length, row, grad, w);
+    } else {
+      grad_block(dy, x, buffers.unrounded, b.length, row, grad, w);
+      const T* dsum_row = p.dsum.template row<const T>(r);
+      const T* dsum = block_of(p.dsum, dsum_row, b.begin, b.length, buffers.dy);
+      add_block(buffers.unrounded, dsum, {no_bias, 0}, dx, b.length);
+    }
     if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
   }
 }
