@@ -269,6 +269,18 @@ def add_rms_norm_backward(
     grads_out: _Grads = None,
     accumulate: bool = False,
 ) -> tuple[_X, Any, Any]: ...
+def fold_batch_norm(
+    weight: _X,
+    bias: _Array | None,
+    running_mean: _Array,
+    running_var: _Array,
+    bn_weight: _Array | None,
+    bn_bias: _Array | None,
+    eps: float,
+    *,
+    transposed: bool = False,
+    groups: int = 1,
+) -> tuple[_X, _X]: ...
 def local_response_norm(
     x: _X,
     size: int,

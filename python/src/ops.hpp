@@ -14,6 +14,7 @@ void add_sets_operations(PyObject* module);      // sets_ops.cpp: norm, normaliz
 void add_moments_operations(PyObject* module);   // moments_ops.cpp: the trees of Moments and GradSums
 void add_window_operations(PyObject* module);    // window_ops.cpp: LocalResponseNorm
 void add_map_operations(PyObject* module);       // map_ops.cpp: dynamic tanh
+void add_fold_operations(PyObject* module);      // fold_ops.cpp: BatchNorm into the layer before it
 
 namespace docs {
 
