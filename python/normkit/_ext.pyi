@@ -16,6 +16,7 @@ class _Array(Protocol):
 _X = TypeVar("_X", bound=_Array)
 _Shape = int | list[int] | tuple[int, ...]
 _Axis = int | Sequence[int] | None
+_Activation = Literal["relu", "silu", "gelu", "gelu_tanh"] | None
 _Grads = tuple[_Array | None, _Array | None] | list[Any] | None
 
 __version__: str
@@ -41,6 +42,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def layer_norm(
@@ -53,6 +55,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def layer_norm(
@@ -65,6 +68,7 @@ def layer_norm(
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def layer_norm_backward(
     dy: _Array,
@@ -93,6 +97,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def rms_norm(
@@ -106,6 +111,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any]: ...
 @overload
 def rms_norm(
@@ -119,6 +125,7 @@ def rms_norm(
     axis: _Axis = None,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any]: ...
 def rms_norm_backward(
     dy: _Array,
@@ -135,6 +142,149 @@ def rms_norm_backward(
     grads_out: _Grads = None,
     accumulate: bool = False,
 ) -> tuple[_X, Any, Any]: ...
+@overload
+def add_layer_norm(
+    x: _X,
+    residual: _Array,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    residual_bias: _Array | None = None,
+    sum_precision: Literal["x", "f32"] = "x",
+    axis: _Axis = None,
+    return_stats: Literal[False] = False,
+    out: tuple[_X | None, _X | None] | None = None,
+    activation: _Activation = None,
+) -> tuple[_X, _X]: ...
+@overload
+def add_layer_norm(
+    x: _X,
+    residual: _Array,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    residual_bias: _Array | None = None,
+    sum_precision: Literal["x", "f32"] = "x",
+    axis: _Axis = None,
+    return_stats: Literal[True],
+    out: tuple[_X | None, _X | None] | None = None,
+    activation: _Activation = None,
+) -> tuple[_X, _X, Any, Any]: ...
+@overload
+def add_layer_norm(
+    x: _X,
+    residual: _Array,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    residual_bias: _Array | None = None,
+    sum_precision: Literal["x", "f32"] = "x",
+    axis: _Axis = None,
+    return_stats: bool,
+    out: tuple[_X | None, _X | None] | None = None,
+    activation: _Activation = None,
+) -> tuple[_X, _X] | tuple[_X, _X, Any, Any]: ...
+def add_layer_norm_backward(
+    dy: _Array,
+    dsum: _Array | None,
+    summed: _X,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    bias: _Array | None = None,
+    eps: float = 1e-05,
+    *,
+    axis: _Axis = None,
+    mean: _Array | None = None,
+    rstd: _Array | None = None,
+    dx_out: _X | None = None,
+    grads_out: _Grads = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any]: ...
+@overload
+def add_rms_norm(
+    x: _X,
+    residual: _Array,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: _Array | None = None,
+    weight_offset: float = 0.0,
+    residual_bias: _Array | None = None,
+    sum_precision: Literal["x", "f32"] = "x",
+    axis: _Axis = None,
+    return_stats: Literal[False] = False,
+    out: tuple[_X | None, _X | None] | None = None,
+    activation: _Activation = None,
+) -> tuple[_X, _X]: ...
+@overload
+def add_rms_norm(
+    x: _X,
+    residual: _Array,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: _Array | None = None,
+    weight_offset: float = 0.0,
+    residual_bias: _Array | None = None,
+    sum_precision: Literal["x", "f32"] = "x",
+    axis: _Axis = None,
+    return_stats: Literal[True],
+    out: tuple[_X | None, _X | None] | None = None,
+    activation: _Activation = None,
+) -> tuple[_X, _X, Any]: ...
+@overload
+def add_rms_norm(
+    x: _X,
+    residual: _Array,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: _Array | None = None,
+    weight_offset: float = 0.0,
+    residual_bias: _Array | None = None,
+    sum_precision: Literal["x", "f32"] = "x",
+    axis: _Axis = None,
+    return_stats: bool,
+    out: tuple[_X | None, _X | None] | None = None,
+    activation: _Activation = None,
+) -> tuple[_X, _X] | tuple[_X, _X, Any]: ...
+def add_rms_norm_backward(
+    dy: _Array,
+    dsum: _Array | None,
+    summed: _X,
+    normalized_shape: _Shape,
+    weight: _Array | None = None,
+    eps: float | None = None,
+    *,
+    bias: _Array | None = None,
+    weight_offset: float = 0.0,
+    axis: _Axis = None,
+    rstd: _Array | None = None,
+    dx_out: _X | None = None,
+    grads_out: _Grads = None,
+    accumulate: bool = False,
+) -> tuple[_X, Any, Any]: ...
+def fold_batch_norm(
+    weight: _X,
+    bias: _Array | None,
+    running_mean: _Array,
+    running_var: _Array,
+    bn_weight: _Array | None,
+    bn_bias: _Array | None,
+    eps: float,
+    *,
+    transposed: bool = False,
+    groups: int = 1,
+) -> tuple[_X, _X]: ...
 def local_response_norm(
     x: _X,
     size: int,
@@ -144,6 +294,7 @@ def local_response_norm(
     *,
     channel_axis: int = 1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def local_response_norm_backward(
     dy: _Array,
@@ -172,6 +323,7 @@ def batch_norm(
     rstd: _Array | None = None,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def batch_norm(
@@ -189,6 +341,7 @@ def batch_norm(
     rstd: _Array | None = None,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def batch_norm(
@@ -206,6 +359,7 @@ def batch_norm(
     rstd: _Array | None = None,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def batch_norm_backward(
     dy: _Array,
@@ -240,6 +394,7 @@ def instance_norm(
     channel_axis: int = 1,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def instance_norm(
@@ -255,6 +410,7 @@ def instance_norm(
     channel_axis: int = 1,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def instance_norm(
@@ -270,6 +426,7 @@ def instance_norm(
     channel_axis: int = 1,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def instance_norm_backward(
     dy: _Array,
@@ -300,6 +457,7 @@ def group_norm(
     channel_axis: int = 1,
     return_stats: Literal[False] = False,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 @overload
 def group_norm(
@@ -312,6 +470,7 @@ def group_norm(
     channel_axis: int = 1,
     return_stats: Literal[True],
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> tuple[_X, Any, Any]: ...
 @overload
 def group_norm(
@@ -324,6 +483,7 @@ def group_norm(
     channel_axis: int = 1,
     return_stats: bool,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X | tuple[_X, Any, Any]: ...
 def group_norm_backward(
     dy: _Array,
@@ -354,6 +514,7 @@ def switchable_norm(
     *,
     channel_axis: int = 1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def switchable_norm_backward(
     dy: _Array,
@@ -380,6 +541,7 @@ def adaptive_instance_norm(
     *,
     channel_axis: int = 1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def adaptive_instance_norm_backward(
     dy: _Array,
@@ -398,6 +560,7 @@ def normalize(
     eps: float = 1e-12,
     *,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def normalize_backward(
     dy: _Array,
@@ -431,6 +594,7 @@ def dynamic_tanh(
     *,
     axis: int = -1,
     out: _X | None = None,
+    activation: _Activation = None,
 ) -> _X: ...
 def dynamic_tanh_backward(
     dy: _Array,

@@ -255,6 +255,7 @@ def norm(
     affine: str | None = None,
     return_stats: bool = False,
     out: Any = None,
+    activation: Literal["relu", "silu", "gelu", "gelu_tanh"] | None = None,
     **sizes: int,
 ) -> Any:
     """Any norm over a set of axes: y = (x - mean) rstd weight + bias, rstd = 1 / sqrt(var + eps).
@@ -294,6 +295,8 @@ def norm(
         Return (y, mean, rstd), or (y, rstd) for "rms": float64, on the axes without brackets.
     out : array, optional
         Where y goes: x's shape and dtype; may be x itself.
+    activation : str, optional
+        "relu", "silu", "gelu" or "gelu_tanh": as for :func:`normkit.layer_norm`.
     sizes : int
         Sizes of axes by name.
 
@@ -306,7 +309,7 @@ def norm(
     """
     plan, rms = _prepare(x, pattern, affine, kind, sizes)
     return _ext._norm(
-        x, plan.parts, plan.run_axes, plan.weight_shape, weight, bias, eps, rms, return_stats, out
+        x, plan.parts, plan.run_axes, plan.weight_shape, weight, bias, eps, rms, return_stats, out, activation
     )
 
 

@@ -15,13 +15,14 @@ void check_shape(const Array& array, const int64_t* sizes, int32_t ndim, const c
 
 void check_same_dtype(const Array& array, const Array& x) {
   if (array.dtype != x.dtype)
-    raise(PyExc_TypeError, "%s has dtype %s; it should have x's, %s", array.name, dtype_name(array.dtype),
-          dtype_name(x.dtype));
+    raise(PyExc_TypeError, "%s has dtype %s; it should have %s's, %s", array.name, dtype_name(array.dtype),
+          x.name, dtype_name(x.dtype));
 }
 
-}  // namespace
-
-namespace {
+// The first letter of the array's name: x, content, summed.
+const char* like(char name) {
+  return name == 'x' ? "like x" : name == 'c' ? "like content" : "like summed";
+}
 
 // `verb`: "is" for the argument itself, "contains" for an entry.
 int64_t integer(PyObject* object, const char* name, const char* verb) {
@@ -116,7 +117,7 @@ ConstView ArrayCall::same_as_x(PyObject* argument, const char* name) {
   o.in_place = true;
   o.array.read(argument, name, Access::kRead);
   check_same_dtype(o.array, x());
-  check_shape(o.array, x().sizes, rank(), x().name[1] == 0 ? "like x" : "like content");
+  check_shape(o.array, x().sizes, rank(), like(x().name[0]));
   return {o.array.data, o.array.dtype, element_strides(o)};
 }
 

@@ -109,7 +109,7 @@ class ArrayCall : public Call {
 class RowsCall : public ArrayCall {
  public:
   // axis: an int or a tuple of ints, or the trailing axes that normalized_shape has.
-  RowsCall(PyObject* x, PyObject* normalized_shape, PyObject* axis);
+  RowsCall(PyObject* x, PyObject* normalized_shape, PyObject* axis, const char* name = "x");
 
   const RowsShape& shape() const { return shape_; }
   ConstView parameter(PyObject* argument, const char* name, const Array** read = nullptr);
@@ -125,6 +125,9 @@ class RowsCall : public ArrayCall {
   RowsShape shape_;
   int64_t statistics_sizes_[kMaxRank];  // in x's order
 };
+
+// RMSNorm's eps: by default the epsilon of what x is computed in.
+double rms_eps(PyObject* argument, const RowsCall& call);
 
 // BatchNorm, InstanceNorm, ...: N, C, then the axes of space.
 class ChannelsCall : public ArrayCall {

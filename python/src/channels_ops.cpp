@@ -148,7 +148,7 @@ constexpr const char* kPerGroup = "one number for each sample and group";
 
 constexpr const char* kBatchNorm =
     "batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, "
-    "eps=1e-05, *, channel_axis=1, mean=None, rstd=None, return_stats=False, out=None)";
+    "eps=1e-05, *, channel_axis=1, mean=None, rstd=None, return_stats=False, out=None, activation=None)";
 
 void check_batch(const ChannelsCall& call) {
   if (call.samples() * call.space() == 1 && call.channels()[0] > 0)
@@ -173,10 +173,12 @@ PyObject* batch_norm_call(PyObject* const* slots) {
     kMean,
     kRstd,
     kReturnStats,
-    kOut
+    kOut,
+    kActivation
   };
   ChannelsCall call(slots[kX], slots[kChannelAxis]);
   BatchNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   args.weight = call.per_channel(slots[kWeight], "weight");
   args.bias = call.per_channel(slots[kBias], "bias");
   args.eps = number_argument(slots[kEps], "eps", args.eps);
@@ -274,7 +276,7 @@ PyObject* batch_norm_backward_call(PyObject* const* slots) {
 
 constexpr const char* kInstanceNorm =
     "instance_norm(x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, "
-    "momentum=0.1, eps=1e-05, *, channel_axis=1, return_stats=False, out=None)";
+    "momentum=0.1, eps=1e-05, *, channel_axis=1, return_stats=False, out=None, activation=None)";
 
 PyObject* instance_norm_call(PyObject* const* slots) {
   enum {
@@ -288,10 +290,12 @@ PyObject* instance_norm_call(PyObject* const* slots) {
     kEps,
     kChannelAxis,
     kReturnStats,
-    kOut
+    kOut,
+    kActivation
   };
   ChannelsCall call(slots[kX], slots[kChannelAxis]);
   InstanceNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   args.weight = call.per_channel(slots[kWeight], "weight");
   args.bias = call.per_channel(slots[kBias], "bias");
   args.eps = number_argument(slots[kEps], "eps", args.eps);
@@ -351,12 +355,13 @@ int64_t groups_of(const ChannelsCall& call, PyObject* argument) {
 
 constexpr const char* kGroupNorm =
     "group_norm(x, num_groups, weight=None, bias=None, eps=1e-05, *, channel_axis=1, return_stats=False, "
-    "out=None)";
+    "out=None, activation=None)";
 
 PyObject* group_norm_call(PyObject* const* slots) {
-  enum { kX, kNumGroups, kWeight, kBias, kEps, kChannelAxis, kReturnStats, kOut };
+  enum { kX, kNumGroups, kWeight, kBias, kEps, kChannelAxis, kReturnStats, kOut, kActivation };
   ChannelsCall call(slots[kX], slots[kChannelAxis]);
   GroupNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   args.groups = groups_of(call, slots[kNumGroups]);
   args.weight = call.per_channel(slots[kWeight], "weight");
   args.bias = call.per_channel(slots[kBias], "bias");
@@ -388,7 +393,7 @@ constexpr const char* kLogits = "logits for instance, layer and batch norm";
 
 constexpr const char* kSwitchableNorm =
     "switchable_norm(x, mean_weight, var_weight, weight=None, bias=None, running_mean=None, "
-    "running_var=None, training=True, momentum=0.1, eps=1e-05, *, channel_axis=1, out=None)";
+    "running_var=None, training=True, momentum=0.1, eps=1e-05, *, channel_axis=1, out=None, activation=None)";
 
 PyObject* switchable_norm_call(PyObject* const* slots) {
   enum {
@@ -403,10 +408,12 @@ PyObject* switchable_norm_call(PyObject* const* slots) {
     kMomentum,
     kEps,
     kChannelAxis,
-    kOut
+    kOut,
+    kActivation
   };
   ChannelsCall call(slots[kX], slots[kChannelAxis]);
   SwitchableNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   args.mean_weight = call.parameter(slots[kMeanWeight], "mean_weight", kThree, 1, kLogits);
   args.var_weight = call.parameter(slots[kVarWeight], "var_weight", kThree, 1, kLogits);
   args.weight = call.per_channel(slots[kWeight], "weight");
@@ -502,12 +509,13 @@ AdaptiveInstanceNormShape read_style(ChannelsCall& call, PyObject* argument, Ope
 }
 
 constexpr const char* kAdaptiveInstanceNorm =
-    "adaptive_instance_norm(content, style, eps=1e-05, *, channel_axis=1, out=None)";
+    "adaptive_instance_norm(content, style, eps=1e-05, *, channel_axis=1, out=None, activation=None)";
 
 PyObject* adaptive_instance_norm_call(PyObject* const* slots) {
-  enum { kContent, kStyle, kEps, kChannelAxis, kOut };
+  enum { kContent, kStyle, kEps, kChannelAxis, kOut, kActivation };
   ChannelsCall call(slots[kContent], slots[kChannelAxis], "content");
   AdaptiveInstanceNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   Operand *style, *y;
   int64_t sizes[kMaxRank];
   const AdaptiveInstanceNormShape shape = read_style(call, slots[kStyle], &style, sizes);

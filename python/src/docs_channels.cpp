@@ -51,8 +51,8 @@ const char kBatchNorm[] =
     "    Shape (C,), float64 or float32: normalize with these statistics instead, of several batches "
     "(``Moments``) say.\n"
     "return_stats : bool\n"
-    "    Return (y, mean, rstd), float64 of shape (C,), instead of y.\n" NORMKIT_DOC_OUT
-    "\n" NORMKIT_DOC_RAISES;
+    "    Return (y, mean, rstd), float64 of shape (C,), instead of "
+    "y.\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;
 
 const char kBatchNormBackward[] =
     "Gradients of BatchNorm: (dx, dweight, dbias), None where the argument was None.\n"
@@ -83,8 +83,8 @@ const char kInstanceNorm[] =
     "    Normalize with x's own statistics.\n"
     "momentum, eps : float\n"
     "return_stats : bool\n"
-    "    Return (y, mean, rstd), float64 of shape (N, C), instead of y.\n" NORMKIT_DOC_OUT
-    "\n" NORMKIT_DOC_RAISES;
+    "    Return (y, mean, rstd), float64 of shape (N, C), instead of "
+    "y.\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;
 
 const char kInstanceNormBackward[] =
     "Gradients of InstanceNorm: (dx, dweight, dbias), None where the argument was None.\n"
@@ -109,8 +109,8 @@ const char kGroupNorm[] =
     "space.\n" NORMKIT_DOC_PARAMETERS
     "eps : float\n"
     "return_stats : bool\n"
-    "    Return (y, mean, rstd), float64 of shape (N, num_groups), instead of y.\n" NORMKIT_DOC_OUT
-    "\n" NORMKIT_DOC_RAISES;
+    "    Return (y, mean, rstd), float64 of shape (N, num_groups), instead of "
+    "y.\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;
 
 const char kGroupNormBackward[] =
     "Gradients of GroupNorm: (dx, dweight, dbias), None where the argument was None.\n"
@@ -138,7 +138,7 @@ const char kSwitchableNorm[] =
     "running +\n"
     "    momentum new, with the biased variance, as it is mixed; used, and then needed, without.\n"
     "training : bool\n"
-    "momentum, eps : float\n" NORMKIT_DOC_OUT "\n" NORMKIT_DOC_RAISES;
+    "momentum, eps : float\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;
 
 const char kSwitchableNormBackward[] =
     "Gradients of SwitchableNorm: (dx, dmean_weight, dvar_weight, dweight, dbias), None where the argument "
@@ -180,7 +180,7 @@ const char kAdaptiveInstanceNorm[] =
     "channel_axis : int\n"
     "    Where the channels are, in both: -1 for NHWC.\n"
     "out : array, optional\n"
-    "    Where the result goes: content's shape and dtype; may be content itself.\n"
+    "    Where the result goes: content's shape and dtype; may be content itself.\n" NORMKIT_DOC_ACTIVATION
     "\n" NORMKIT_DOC_RAISES;
 
 const char kAdaptiveInstanceNormBackward[] =

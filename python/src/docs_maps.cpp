@@ -35,7 +35,7 @@ const char kDynamicTanh[] =
     "once.\n" NORMKIT_DOC_SAME_BITS "\n" NORMKIT_DOC_ARRAYS
     "\n"
     "Parameters\n"
-    "----------\n" NORMKIT_DOC_MAP NORMKIT_DOC_OUT
+    "----------\n" NORMKIT_DOC_MAP NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION
     "\n"
     "Returns\n"
     "-------\n"

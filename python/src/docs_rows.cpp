@@ -33,7 +33,8 @@ const char kLayerNorm[] =
     "return_stats : bool\n"
     "    Return (y, mean, rstd) instead of y.\n"
     "out : array, optional\n"
-    "    Where y goes: x's shape and dtype; may be x itself. Returned in place of a new array.\n"
+    "    Where y goes: x's shape and dtype; may be x itself. Returned in place of a new "
+    "array.\n" NORMKIT_DOC_ACTIVATION
     "\n"
     "Returns\n"
     "-------\n"
@@ -94,7 +95,8 @@ const char kRmsNorm[] =
     "return_stats : bool\n"
     "    Return (y, rstd) instead of y.\n"
     "out : array, optional\n"
-    "    Where y goes: x's shape and dtype; may be x itself. Returned in place of a new array.\n"
+    "    Where y goes: x's shape and dtype; may be x itself. Returned in place of a new "
+    "array.\n" NORMKIT_DOC_ACTIVATION
     "\n"
     "Returns\n"
     "-------\n"

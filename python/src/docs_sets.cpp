@@ -19,7 +19,7 @@ const char kNormalize[] =
     "    Order of the norm: any number; inf is the largest magnitude, -inf the smallest, 0 counts what is "
     "not 0.\n" NORMKIT_DOC_OVER
     "eps : float\n"
-    "    Least divisor.\n" NORMKIT_DOC_OUT "\n" NORMKIT_DOC_RAISES;
+    "    Least divisor.\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;
 
 const char kNormalizeBackward[] =
     "Gradient of normalize: (dx,).\n"

@@ -106,11 +106,13 @@ NB_MODULE(_ext, m) {
 
   add_buffer_type(m);
   add_rows_operations(m.ptr());
+  add_add_norm_operations(m.ptr());
   add_channels_operations(m.ptr());
   add_sets_operations(m.ptr());
   add_moments_operations(m.ptr());
   add_window_operations(m.ptr());
   add_map_operations(m.ptr());
+  add_fold_operations(m.ptr());
   Function<share_memory>::add(m.ptr(), "_may_share_memory(a, b)",
                               "Whether the memory ranges of two arrays overlap.");
 

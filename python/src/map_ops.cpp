@@ -60,12 +60,14 @@ class MapCall : public ArrayCall {
   bool per_channel_ = false;
 };
 
-constexpr const char* kDynamicTanh = "dynamic_tanh(x, alpha, weight=None, bias=None, *, axis=-1, out=None)";
+constexpr const char* kDynamicTanh =
+    "dynamic_tanh(x, alpha, weight=None, bias=None, *, axis=-1, out=None, activation=None)";
 
 PyObject* dynamic_tanh_call(PyObject* const* slots) {
-  enum { kX, kAlpha, kWeight, kBias, kAxis, kOut };
+  enum { kX, kAlpha, kWeight, kBias, kAxis, kOut, kActivation };
   MapCall call(slots[kX], slots[kAxis]);
   DynamicTanhArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   Operand* y;
   args.x = call.x_view();
   args.alpha = call.read_alpha(slots[kAlpha]);

@@ -6,7 +6,14 @@
 
 namespace normkit::python {
 
-RowsCall::RowsCall(PyObject* x, PyObject* normalized_shape, PyObject* axis) : ArrayCall(x) {
+double rms_eps(PyObject* argument, const RowsCall& call) {
+  constexpr double kF32Epsilon = 1.1920928955078125e-07, kF64Epsilon = 2.220446049250313e-16;
+  return number_argument(given(argument) ? argument : nullptr, "eps",
+                         call.x_is_f64() ? kF64Epsilon : kF32Epsilon);
+}
+
+RowsCall::RowsCall(PyObject* x, PyObject* normalized_shape, PyObject* axis, const char* name)
+    : ArrayCall(x, name) {
   int64_t normalized[kMaxRank];
   const int32_t count = integer_arguments(normalized_shape, "normalized_shape", normalized);
   if (count == 0) raise(PyExc_ValueError, "normalized_shape is empty; it should name at least one axis");
@@ -25,8 +32,8 @@ void RowsCall::find_trailing_axes(const int64_t* normalized, int32_t count) {
   for (int32_t i = 0; equal && i < count; ++i) equal = x.sizes[outer + i] == normalized[i];
   if (!equal)
     raise(PyExc_ValueError,
-          "normalized_shape is %U, but x has shape %U; it should be the sizes of x's last axes",
-          shape_text(normalized, count).ptr(), shape_text(x).ptr());
+          "normalized_shape is %U, but %s has shape %U; it should be the sizes of %s's last axes",
+          shape_text(normalized, count).ptr(), x.name, shape_text(x).ptr(), x.name);
   count_ = rank();
   shape_.outer = outer;
   shape_.inner = count;
@@ -40,7 +47,7 @@ void RowsCall::find_axes(PyObject* axis, const int64_t* normalized, int32_t coun
   bool inner[kMaxRank] = {};
   for (int32_t i = 0; i < named_count; ++i) {
     const int32_t a = axis_number(named[i], "axis");
-    if (inner[a]) raise(PyExc_ValueError, "axis names axis %d of x twice", static_cast<int>(a));
+    if (inner[a]) raise(PyExc_ValueError, "axis names axis %d of %s twice", static_cast<int>(a), x.name);
     inner[a] = true;
   }
   for (int32_t i = 0; i < rank(); ++i)
@@ -52,8 +59,8 @@ void RowsCall::find_axes(PyObject* axis, const int64_t* normalized, int32_t coun
   const int64_t* on_axes = sizes_ + shape_.outer;
   if (named_count != count ||
       std::memcmp(on_axes, normalized, sizeof(int64_t) * static_cast<size_t>(count)) != 0)
-    raise(PyExc_ValueError, "normalized_shape is %U; it should be %U, x's sizes on the axes that axis names",
-          shape_text(normalized, count).ptr(), shape_text(on_axes, named_count).ptr());
+    raise(PyExc_ValueError, "normalized_shape is %U; it should be %U, %s's sizes on the axes that axis names",
+          shape_text(normalized, count).ptr(), shape_text(on_axes, named_count).ptr(), x.name);
 }
 
 const int64_t* RowsCall::statistics_sizes() {

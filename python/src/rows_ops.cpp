@@ -7,24 +7,17 @@
 namespace normkit::python {
 namespace {
 
-constexpr double kF32Epsilon = 1.1920928955078125e-07;
-constexpr double kF64Epsilon = 2.220446049250313e-16;
-
-double rms_eps(PyObject* argument, const RowsCall& call) {
-  return number_argument(given(argument) ? argument : nullptr, "eps",
-                         call.x_is_f64() ? kF64Epsilon : kF32Epsilon);
-}
-
 constexpr const char* kParameters[] = {"weight", "bias", nullptr};
 
 constexpr const char* kLayerNorm =
     "layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-05, *, axis=None, return_stats=False, "
-    "out=None)";
+    "out=None, activation=None)";
 
 PyObject* layer_norm_call(PyObject* const* slots) {
-  enum { kX, kNormalizedShape, kWeight, kBias, kEps, kAxis, kReturnStats, kOut };
+  enum { kX, kNormalizedShape, kWeight, kBias, kEps, kAxis, kReturnStats, kOut, kActivation };
   RowsCall call(slots[kX], slots[kNormalizedShape], slots[kAxis]);
   LayerNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   Operand *y, *mean = nullptr, *rstd = nullptr;
   args.x = call.x_view();
   args.weight = call.parameter(slots[kWeight], "weight");
@@ -82,12 +75,13 @@ PyObject* layer_norm_backward_call(PyObject* const* slots) {
 
 constexpr const char* kRmsNorm =
     "rms_norm(x, normalized_shape, weight=None, eps=None, *, bias=None, weight_offset=0.0, axis=None, "
-    "return_stats=False, out=None)";
+    "return_stats=False, out=None, activation=None)";
 
 PyObject* rms_norm_call(PyObject* const* slots) {
-  enum { kX, kNormalizedShape, kWeight, kEps, kBias, kWeightOffset, kAxis, kReturnStats, kOut };
+  enum { kX, kNormalizedShape, kWeight, kEps, kBias, kWeightOffset, kAxis, kReturnStats, kOut, kActivation };
   RowsCall call(slots[kX], slots[kNormalizedShape], slots[kAxis]);
   RmsNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   Operand *y, *rstd = nullptr;
   args.x = call.x_view();
   args.weight = call.parameter(slots[kWeight], "weight");

@@ -15,15 +15,16 @@ constexpr const char* kParameters[] = {"weight", "bias", nullptr};
 constexpr const char* kWhat = "that of the axes named by affine";
 
 constexpr const char* kNorm =
-    "_norm(x, parts, run_axes, shape, weight, bias, eps, rms, return_stats=False, out=None)";
+    "_norm(x, parts, run_axes, shape, weight, bias, eps, rms, return_stats=False, out=None, activation=None)";
 
 PyObject* norm_call(PyObject* const* slots) {
-  enum { kX, kParts, kRunAxes, kShape, kWeight, kBias, kEps, kRms, kReturnStats, kOut };
+  enum { kX, kParts, kRunAxes, kShape, kWeight, kBias, kEps, kRms, kReturnStats, kOut, kActivation };
   SetsCall call(slots[kX]);
   call.parts(slots[kParts], static_cast<int32_t>(integer_argument(slots[kRunAxes], "run_axes")));
   int64_t affine[kMaxRank], split[2][kMaxRank], kept[kMaxRank];
   const int32_t axes = integer_arguments(slots[kShape], "shape", affine);
   NormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   Operand *y, *mean = nullptr, *rstd = nullptr;
   args.x = call.x_view();
   args.weight = call.on_parts(call.parameter(slots[kWeight], "weight", affine, axes, kWhat), split[0]);
@@ -91,12 +92,13 @@ PyObject* norm_backward_call(PyObject* const* slots) {
 
 // ---- normalize ----
 
-constexpr const char* kNormalize = "normalize(x, p=2.0, axis=1, eps=1e-12, *, out=None)";
+constexpr const char* kNormalize = "normalize(x, p=2.0, axis=1, eps=1e-12, *, out=None, activation=None)";
 
 PyObject* normalize_call(PyObject* const* slots) {
-  enum { kX, kP, kAxis, kEps, kOut };
+  enum { kX, kP, kAxis, kEps, kOut, kActivation };
   SetsCall call(slots[kX]);
   NormalizeArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   Operand* y;
   const nb::int_ one(1);
   call.over(slots[kAxis] != nullptr ? slots[kAxis] : one.ptr());

@@ -98,6 +98,15 @@ void add_function(PyObject* module, const Signature& signature, FastCall call) {
     nb::raise_python_error();
 }
 
+Activation activation_argument(PyObject* slot) {
+  if (!given(slot)) return Activation::kNone;
+  static constexpr const char* kNames[] = {"relu", "silu", "gelu", "gelu_tanh"};
+  for (int32_t i = 0; PyUnicode_Check(slot) && i < 4; ++i)
+    if (PyUnicode_CompareWithASCIIString(slot, kNames[i]) == 0) return static_cast<Activation>(i + 1);
+  raise(PyUnicode_Check(slot) ? PyExc_ValueError : PyExc_TypeError,
+        "activation is %R; it should be None, 'relu', 'silu', 'gelu' or 'gelu_tanh'", slot);
+}
+
 double number_argument(PyObject* slot, const char* name, double otherwise) {
   if (slot == nullptr) return otherwise;
   const double value = PyFloat_AsDouble(slot);

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "errors.hpp"
+#include "normkit/types.hpp"
 
 namespace normkit::python {
 
@@ -72,6 +73,7 @@ inline bool given(PyObject* slot) {
   return slot != nullptr && slot != Py_None;
 }
 
+Activation activation_argument(PyObject* slot);
 double number_argument(PyObject* slot, const char* name, double otherwise);
 bool flag_argument(PyObject* slot, const char* name, bool otherwise);
 

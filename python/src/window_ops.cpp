@@ -1,5 +1,6 @@
 // local_response_norm and its gradient: arguments, axis order and docstrings.
 #include "call.hpp"
+#include "docs.hpp"
 #include "normkit/normkit.hpp"
 #include "ops.hpp"
 #include "signature.hpp"
@@ -19,12 +20,14 @@ void read_window(Args& args, PyObject* const* slots) {
 }
 
 constexpr const char* kLocalResponseNorm =
-    "local_response_norm(x, size, alpha=0.0001, beta=0.75, k=1.0, *, channel_axis=1, out=None)";
+    "local_response_norm(x, size, alpha=0.0001, beta=0.75, k=1.0, *, channel_axis=1, out=None, "
+    "activation=None)";
 
 PyObject* local_response_norm_call(PyObject* const* slots) {
-  enum { kX, kSize, kAlpha, kBeta, kK, kChannelAxis, kOut };
+  enum { kX, kSize, kAlpha, kBeta, kK, kChannelAxis, kOut, kActivation };
   ChannelsCall call(slots[kX], slots[kChannelAxis]);
   LocalResponseNormArgs args;
+  args.activation = activation_argument(slots[kActivation]);
   Operand* y;
   args.x = call.x_view();
   read_window(args, slots + kSize);
@@ -93,7 +96,8 @@ constexpr const char kLocalResponseNormDoc[] =
     "Parameters\n"
     "----------\n" NORMKIT_DOC_WINDOW
     "out : array, optional\n"
-    "    Where y goes: x's shape and dtype; may be x itself. Returned in place of a new array.\n"
+    "    Where y goes: x's shape and dtype; may be x itself. Returned in place of a new "
+    "array.\n" NORMKIT_DOC_ACTIVATION
     "\n"
     "Returns\n"
     "-------\n"

@@ -26,6 +26,7 @@ struct AdaptiveInstanceNormArgs {
   ConstView style;
   View y;
   double eps = 1e-5;
+  Activation activation = Activation::kNone;
 };
 
 // dcontent may be dy or content itself; dcontent, dstyle may be absent.
@@ -159,6 +160,8 @@ inline Status adaptive_instance_norm_plan(const AdaptiveInstanceNormShape& shape
   check.output(args.y, content.elements(), content.element_strides(args.y.strides), true, &s.content.y);
   check.same_type(s.content.x, s.style.x);
   check.same_type(s.content.x, s.content.y);
+  check.activation(args.activation);
+  s.content.activation = args.activation;
   check.overlaps(s.content.y, s.content.x, s.content.x);
   if (check.status() != Status::kOk) return check.status();
   plan->phase_count = 0;

@@ -35,6 +35,7 @@ struct DynamicTanhArgs {
   bool alpha_per_channel = false;
   ConstView weight;
   ConstView bias;
+  Activation activation = Activation::kNone;
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. dalpha: one number, or [C] where

@@ -37,7 +37,7 @@ struct Plan {
 
   int32_t phase_count = 0;
   Phase phases[kMaxPhases];
-  alignas(8) unsigned char state[4096];
+  alignas(8) unsigned char state[4608];
 
   // Runs tasks begin .. end-1 of one phase on the calling thread.
   void run(int phase, int64_t begin, int64_t end) const noexcept {

@@ -26,6 +26,7 @@ struct LayerNormArgs {
   double eps = 1e-5;
   View mean;
   View rstd;
+  Activation activation = Activation::kNone;
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both

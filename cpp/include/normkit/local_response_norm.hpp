@@ -26,6 +26,7 @@ struct LocalResponseNormArgs {
   double alpha = 1e-4;
   double beta = 0.75;
   double k = 1.0;
+  Activation activation = Activation::kNone;
 };
 
 // dy, x, dx: [N, C, space...], one dtype; dx may be dy or x itself.
@@ -60,7 +61,7 @@ inline size_t local_response_norm_workspace_bytes(const ChannelsShape& shape,
 
 inline Status local_response_norm_plan(const ChannelsShape& shape, const LocalResponseNormArgs& args,
                                        Workspace workspace, Plan* plan) noexcept {
-  return detail::window_plan(shape, args, nullptr, args.y, workspace, plan);
+  return detail::window_plan(shape, args, nullptr, args.y, args.activation, workspace, plan);
 }
 
 inline size_t local_response_norm_backward_workspace_bytes(
@@ -71,7 +72,7 @@ inline size_t local_response_norm_backward_workspace_bytes(
 inline Status local_response_norm_backward_plan(const ChannelsShape& shape,
                                                 const LocalResponseNormBackwardArgs& args,
                                                 Workspace workspace, Plan* plan) noexcept {
-  return detail::window_plan(shape, args, &args.dy, args.dx, workspace, plan);
+  return detail::window_plan(shape, args, &args.dy, args.dx, Activation::kNone, workspace, plan);
 }
 
 NORMKIT_END_ENTRY_POINTS

@@ -17,6 +17,7 @@ struct NormalizeArgs {
   View y;
   double p = 2.0;
   double eps = 1e-12;
+  Activation activation = Activation::kNone;
 };
 
 struct NormalizeBackwardArgs {
@@ -50,6 +51,7 @@ inline Status normalize_plan(const SetsShape& shape, const NormalizeArgs& args, 
   SetNormArgs norm;
   norm.x = args.x;
   norm.y = args.y;
+  norm.activation = args.activation;
   norm.eps = args.eps;
   return detail::sets_forward_plan(detail::norm_kind(args.p), shape, norm, workspace, plan);
 }

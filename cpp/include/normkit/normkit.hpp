@@ -2,6 +2,7 @@
 //
 // The umbrella header. Operations (one header each: formula, arguments, forward and backward):
 //   layer_norm.hpp, rms_norm.hpp                        over rows
+//   add_layer_norm.hpp, add_rms_norm.hpp                these of a residual sum, in one pass
 //   batch_norm.hpp, instance_norm.hpp, group_norm.hpp   over channels
 //   switchable_norm.hpp, adaptive_instance_norm.hpp     mixtures of these; another array's statistics
 //   norm.hpp                                            any sets
@@ -20,6 +21,8 @@
 #define NORMKIT_VERSION_PATCH 0
 
 #include "normkit/adaptive_instance_norm.hpp"
+#include "normkit/add_layer_norm.hpp"
+#include "normkit/add_rms_norm.hpp"
 #include "normkit/batch_norm.hpp"
 #include "normkit/dynamic_tanh.hpp"
 #include "normkit/executor.hpp"

@@ -25,6 +25,7 @@ struct RmsNormArgs {
   double eps = 1.1920928955078125e-07;  // float's epsilon
   double weight_offset = 0.0;           // Gemma stores weight - 1; ignored without a weight
   View rstd;
+  Activation activation = Activation::kNone;
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. rstd: as the forward returned it, or absent, then

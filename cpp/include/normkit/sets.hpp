@@ -43,6 +43,7 @@ struct SetNormArgs {
   View running_mean;
   View running_var;
   double momentum = 0.1;
+  Activation activation = Activation::kNone;
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both

@@ -32,6 +32,7 @@ struct SwitchableNormArgs {
   bool training = true;
   double momentum = 0.1;
   double eps = 1e-5;
+  Activation activation = Activation::kNone;
 };
 
 // dx may be dy or x itself. dmean_weight, dvar_weight: [3], dweight, dbias: [C]; x's dtype, float or double.

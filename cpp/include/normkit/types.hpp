@@ -24,7 +24,12 @@ enum class Status : int32_t {
   kMisaligned,         // a pointer is not a multiple of its element size
   kMissingStatistics,  // only one of mean and rstd was given
   kWorkspaceTooSmall,  // see the operation's *_workspace_bytes
+  kInvalidActivation,  // an activation that does not exist
 };
+
+// Applied to y as it would be returned, rounded to its element type; the result is rounded once more.
+// Formulas: detail/activation.hpp. Gradients are those of the operation without it.
+enum class Activation : int32_t { kNone = 0, kRelu, kSilu, kGelu, kGeluTanh };
 
 enum class DType : int32_t { kF32 = 0, kF64 = 1, kF16 = 2, kBF16 = 3 };
 
@@ -57,6 +62,10 @@ struct DTypeOf<BFloat16> {
 
 NORMKIT_INLINE constexpr bool is_dtype(DType dtype) noexcept {
   return static_cast<int32_t>(dtype) >= 0 && static_cast<int32_t>(dtype) <= 3;
+}
+
+NORMKIT_INLINE constexpr bool is_activation(Activation activation) noexcept {
+  return static_cast<int32_t>(activation) >= 0 && static_cast<int32_t>(activation) <= 4;
 }
 
 NORMKIT_INLINE constexpr int64_t size_of(DType dtype) noexcept {
@@ -136,6 +145,8 @@ inline const char* status_message(Status status) noexcept {
       return "mean and rstd must be given together";
     case Status::kWorkspaceTooSmall:
       return "the workspace is too small";
+    case Status::kInvalidActivation:
+      return "an activation that does not exist";
   }
   return "unknown status";
 }

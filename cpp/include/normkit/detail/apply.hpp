@@ -86,9 +86,10 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
   }
 }
 
-// dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x. kStream: as apply_block.
-template <bool kStream, typename T>
-NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, T* dx, int n, const RowScale<Compute<T>>& row,
+// dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x. D: T or its computing type.
+// kStream: as apply_block.
+template <bool kStream, typename T, typename D>
+NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, D* dx, int n, const RowScale<Compute<T>>& row,
                                        Compute<T> mean_g, Compute<T> mean_gxhat, Parameter<Compute<T>> weight,
                                        FetchAhead ahead) {
   using Vec = Vec16<Compute<T>>;
@@ -139,8 +140,8 @@ NORMKIT_NOINLINE void wide_apply_block(const T* x, T* y, int n, const WideRow<Co
   }
 }
 
-template <typename T>
-NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, T* dx, int n,
+template <typename T, typename D>
+NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, D* dx, int n,
                                             const WideRow<Compute<T>>& row, double mean_g, double mean_gxhat,
                                             Parameter<Compute<T>> weight) {
   for (int i = 0; i < n; ++i) {

@@ -245,6 +245,8 @@ NORMKIT_NOINLINE void forward_columns(const RowsForward& p, int64_t begin, int64
         const Vec16<float> xhat = normalized(load16(x + at * x_stride), hi, lo, rstd);
         store16(y + at * y_stride, canonical(xhat * weight.at(i) + bias.at(i)));
       }
+      if (p.activation != Activation::kNone)
+        activate_runs(p.activation, y + b.begin * y_stride, y_stride, b.length, kColumns);
     }
   }
 }

@@ -21,6 +21,7 @@ struct MapForward {
   int64_t period = 0;  // after so many elements of a row the parameters repeat
   int64_t block = 0;   // a multiple of the period, if one fits into kBlock
   int64_t blocks = 0;  // of a row
+  Activation activation = Activation::kNone;
 };
 
 // Elements i .. i+count-1, count < 16, of a parameter; reads nothing beyond them.
@@ -100,6 +101,7 @@ NORMKIT_NOINLINE void map_blocks(const MapForward& p, int64_t begin, int64_t end
     T* straight = straight_block(p.y.inner, row, at, length);
     T* y = straight != nullptr ? straight : y_buffer;
     map_block(x, y, length, parameters.block(r, at % p.period, length));
+    activate_block(p.activation, y, length);
     if (straight == nullptr) scatter(y, p.y.inner, at, length, row);
   }
 }

@@ -121,6 +121,8 @@ inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& arg
   check.parameter_type(p.alpha, p.x.dtype, true);
   check.parameter_type(p.weight, p.x.dtype, false);
   check.parameter_type(p.bias, p.x.dtype, false);
+  check.activation(args.activation);
+  p.activation = args.activation;
   check.overlaps(p.y, p.x, p.x);
   if (check.status() != Status::kOk) return check.status();
   plan->phase_count = 0;

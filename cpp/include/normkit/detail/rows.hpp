@@ -8,6 +8,7 @@
 #ifndef NORMKIT_DETAIL_ROWS_HPP_
 #define NORMKIT_DETAIL_ROWS_HPP_
 
+#include "normkit/detail/activation.hpp"
 #include "normkit/detail/config.hpp"
 #include "normkit/detail/grad_sums.hpp"
 #include "normkit/detail/statistics.hpp"
@@ -25,10 +26,12 @@ struct RowsForward : RowsProblem {
   RowMoments* moments = nullptr;                     // of each row, where a later phase wants them
   int32_t tile_rows = 1;
   bool stream = false;  // write y past the cache
+  Activation activation = Activation::kNone;
 };
 
 struct RowsBackward : RowsProblem {
   Operand dy, dx, dweight, dbias;
+  Operand dsum;  // added to dx before it is rounded, or absent
   bool accumulate = false;
   int64_t group_panels = 1;  // a power of two
   int64_t groups = 0;
@@ -184,6 +187,20 @@ NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, 
   wide_apply_block(x, y, n, row.wide, weight, bias);
 }
 
+// A finished block, past the cache.
+template <typename T>
+NORMKIT_NOINLINE void stream_block(const T* from, T* y, int n) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+  int i = before_line(y, n);
+  memcpy(y, from, static_cast<size_t>(i) * sizeof(T));
+  for (; i + kLine <= n; i += kLine) {
+    alignas(64) T line[kLine];
+    memcpy(line, from + i, sizeof(line));
+    stream_64_bytes(y + i, line);
+  }
+  memcpy(y + i, from + i, static_cast<size_t>(n - i) * sizeof(T));
+}
+
 inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics& s) {
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
@@ -225,9 +242,14 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
       }
       const T* x = block_of(p.x, x_row[r], block.begin, length, x_buffer);
       T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
-      forward_block(row[r], x, straight != nullptr ? straight : y_buffer, length,
-                    p.stream && straight != nullptr, w, b, p.ahead);
-      if (straight == nullptr) scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
+      const bool staged = straight == nullptr || (p.stream && p.activation != Activation::kNone);
+      T* y = staged ? y_buffer : straight;
+      forward_block(row[r], x, y, length, p.stream && !staged, w, b, p.ahead);
+      activate_block(p.activation, y, length);
+      if (straight == nullptr)
+        scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);
+      else if (staged)
+        stream_block(y_buffer, straight, length);
     }
   }
 }

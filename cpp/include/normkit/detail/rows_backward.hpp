@@ -2,6 +2,7 @@
 #ifndef NORMKIT_DETAIL_ROWS_BACKWARD_HPP_
 #define NORMKIT_DETAIL_ROWS_BACKWARD_HPP_
 
+#include "normkit/detail/add_block.hpp"
 #include "normkit/detail/rows.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
@@ -111,6 +112,7 @@ struct BackwardBuffers {
   alignas(64) T x[kTileRows * kStrip];
   alignas(64) T dy[kTileRows * kStrip];
   alignas(64) T dx[kBlock];
+  alignas(64) Compute<T> unrounded[kBlock];
 };
 static_assert(kTileRows * kStrip == kBlock, "a strip of a tile and a block of a row share a buffer");
 
@@ -144,17 +146,28 @@ NORMKIT_NOINLINE void norm_grad_block(const RowsBackward& p, const T* dy, const 
   }
 }
 
-// One block; dx is written past the cache where that is wanted and `straight`, it is the caller's memory.
-template <typename T>
-NORMKIT_INLINE void grad_block(const RowsBackward& p, const T* dy, const T* x, T* dx, int n,
-                               const RowScale<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
-                               Parameter<Compute<T>> weight, bool straight) {
+// dx of one block by a row's scale, in its type or before its last rounding. Past the cache where that is
+// wanted and `straight`: dx is the caller's memory.
+template <typename T, typename D>
+NORMKIT_INLINE void scale_grad_block(const RowsBackward& p, const T* dy, const T* x, D* dx, int n,
+                                     const RowScale<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
+                                     Parameter<Compute<T>> weight, bool straight) {
   using C = Compute<T>;
   const C a = static_cast<C>(grad.mean_g), b = static_cast<C>(grad.mean_gxhat);
   if (!p.stream || !straight) return apply_grad_block<false>(dy, x, dx, n, row, a, b, weight, {});
   const int head = before_line(dx, n);
   if (head > 0) apply_grad_block<false>(dy, x, dx, head, row, a, b, weight, {});
   apply_grad_block<true>(dy + head, x + head, dx + head, n - head, row, a, b, weight.from(head), p.fetch);
+}
+
+template <typename T, typename D>
+NORMKIT_INLINE void grad_block(const RowsBackward& p, const T* dy, const T* x, D* dx, int n,
+                               const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
+                               Parameter<Compute<T>> weight, bool straight) {
+  if (NORMKIT_LIKELY(!grad.is_wide))
+    scale_grad_block(p, dy, x, dx, n, row.scale, grad, weight, straight);
+  else
+    wide_apply_grad_block(dy, x, dx, n, row.wide, grad.mean_g, grad.mean_gxhat, weight);
 }
 
 // dx of one row, block by block.
@@ -179,12 +192,16 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
       if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
       continue;
     }
-    if (p.statistic == Statistic::kNorm && p.power != 2.0)
+    if (p.statistic == Statistic::kNorm && p.power != 2.0) {
       norm_grad_block(p, dy, x, dx, b.length, row, grad.mean_gxhat, w);
-    else if (NORMKIT_LIKELY(!grad.is_wide))
-      grad_block(p, dy, x, dx, b.length, row.scale, grad, w, straight != nullptr);
-    else
-      wide_apply_grad_block(dy, x, dx, b.length, row.wide, grad.mean_g, grad.mean_gxhat, w);
+    } else if (NORMKIT_LIKELY(!p.dsum)) {
+      grad_block(p, dy, x, dx, b.length, row, grad, w, straight != nullptr);
+    } else {
+      grad_block(p, dy, x, buffers.unrounded, b.length, row, grad, w, false);
+      const T* dsum_row = p.dsum.template row<const T>(r);
+      const T* dsum = block_of(p.dsum, dsum_row, b.begin, b.length, buffers.dy);
+      add_block(buffers.unrounded, dsum, {no_bias, 0}, dx, b.length);
+    }
     if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
   }
 }

@@ -69,19 +69,25 @@ class ArgumentChecker {
   inline void statistic_type(const Operand& operand) {
     if (operand && operand.dtype != DType::kF32 && operand.dtype != DType::kF64) fail(Status::kInvalidDType);
   }
+  inline void activation(Activation activation) {
+    if (!is_activation(activation)) fail(Status::kInvalidActivation);
+  }
   inline void same_type(const Operand& a, const Operand& b) {
     if (a && b && a.dtype != b.dtype) fail(Status::kInvalidDType);
   }
 
-  // No output may share memory with anything, except that `result` may be `x` or `dy` itself.
-  inline void overlaps(const Operand& result, const Operand& x, const Operand& dy) {
+  // No output may share memory with anything, except that `result` and `other_result` may be `x`, `dy` or
+  // `dsum` itself.
+  inline void overlaps(const Operand& result, const Operand& x, const Operand& dy,
+                       const Operand* other_result = nullptr, const Operand* dsum = nullptr) {
     if (status_ != Status::kOk) return;
     if (all_apart()) return;
     for (int i = 0; i < output_count_; ++i) {
       for (int j = 0; j < i; ++j)
         if (overlap(*outputs_[i], *outputs_[j])) return fail(Status::kOverlap);
       for (int j = 0; j < input_count_; ++j) {
-        const bool may_be_same = outputs_[i] == &result && (inputs_[j] == &x || inputs_[j] == &dy) &&
+        const bool may_be_same = (outputs_[i] == &result || outputs_[i] == other_result) &&
+                                 (inputs_[j] == &x || inputs_[j] == &dy || inputs_[j] == dsum) &&
                                  same_view(*outputs_[i], *inputs_[j]);
         if (!may_be_same && overlap(*outputs_[i], *inputs_[j])) return fail(Status::kOverlap);
       }
@@ -316,17 +322,16 @@ inline bool is_nan(double v) {
 // ---- the two operations over rows; Args is the operation's own struct, `mean` a view that RMSNorm leaves
 // empty ----
 
+// All but x, which is checked before.
 template <typename Args>
-inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
-                                double weight_offset, Plan* plan) {
-  RowsForward p;
-  ArgumentChecker check;
-  const RowsAxes axes(shape, &p, check);
+inline void rows_forward_arguments(const RowsAxes& axes, const Args& args, bool centred, const View& mean,
+                                   double weight_offset, RowsForward& p, ArgumentChecker& check) {
   p.statistic = centred ? Statistic::kMoments : Statistic::kMeanSquare;
   p.eps = args.eps;
   p.weight_offset = weight_offset;
+  p.activation = args.activation;
+  check.activation(args.activation);
   if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
-  check.input(args.x, axes.elements, args.x.strides, true, &p.x);
   check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);
   check.input(args.bias, axes.row, args.bias.strides, false, &p.bias);
   check.output(args.y, axes.elements, args.y.strides, true, &p.y);
@@ -337,6 +342,16 @@ inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool c
   check.parameter_type(p.bias, p.x.dtype, false);
   check.statistic_type(p.mean);
   check.statistic_type(p.rstd);
+}
+
+template <typename Args>
+inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
+                                double weight_offset, Plan* plan) {
+  RowsForward p;
+  ArgumentChecker check;
+  const RowsAxes axes(shape, &p, check);
+  check.input(args.x, axes.elements, args.x.strides, true, &p.x);
+  rows_forward_arguments(axes, args, centred, mean, weight_offset, p, check);
   check.overlaps(p.y, p.x, p.x);
   if (check.status() == Status::kOk) finish_forward_plan(p, plan);
   return check.status();
@@ -344,8 +359,8 @@ inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool c
 
 template <typename Args>
 inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool centred,
-                                 const ConstView& mean, double weight_offset, Workspace workspace,
-                                 Plan* plan) {
+                                 const ConstView& mean, double weight_offset, Workspace workspace, Plan* plan,
+                                 const ConstView& dsum = {}) {
   RowsBackward p;
   ArgumentChecker check;
   const RowsAxes axes(shape, &p, check);
@@ -357,6 +372,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr))
     check.fail(Status::kMissingStatistics);
   check.input(args.dy, axes.elements, args.dy.strides, true, &p.dy);
+  check.input(dsum, axes.elements, dsum.strides, false, &p.dsum);
   check.input(args.x, axes.elements, args.x.strides, true, &p.x);
   check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);
   check.input(mean, axes.rows, mean.strides, false, &p.mean);
@@ -365,13 +381,14 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   check.output(args.dweight, axes.row, args.dweight.strides, false, &p.dweight);
   check.output(args.dbias, axes.row, args.dbias.strides, false, &p.dbias);
   check.same_type(p.x, p.dy);
+  check.same_type(p.x, p.dsum);
   check.same_type(p.x, p.dx);
   check.parameter_type(p.weight, args.x.dtype, false);
   check.parameter_type(p.dweight, args.x.dtype, true);
   check.parameter_type(p.dbias, args.x.dtype, true);
   check.statistic_type(p.mean);
   check.statistic_type(p.rstd);
-  check.overlaps(p.dx, p.x, p.dy);
+  check.overlaps(p.dx, p.x, p.dy, nullptr, &p.dsum);
   if (check.status() != Status::kOk) return check.status();
   return finish_backward_plan(p, args.x.dtype, p.dweight || p.dbias, workspace, plan);
 }

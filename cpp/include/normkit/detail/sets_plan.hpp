@@ -199,6 +199,8 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   p.missing_weight = kind.missing_weight;
   p.missing_bias = kind.missing_bias;
   p.eps = args.eps;
+  p.activation = args.activation;
+  check.activation(args.activation);
   p.given = args.given_mean.data != nullptr;
   p.given_variance = args.given_var.data != nullptr;
   const ConstView& second = p.given_variance ? args.given_var : args.given_rstd;

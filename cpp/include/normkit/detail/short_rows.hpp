@@ -20,7 +20,7 @@ inline bool suits_short_rows(const RowsProblem& p) {
 }
 inline bool suits_short_rows(const RowsForward& p) {
   return suits_short_rows(static_cast<const RowsProblem&>(p)) && p.y && p.y.inner.contiguous() &&
-         p.bias.outer.count == 0 && p.moments == nullptr;
+         p.bias.outer.count == 0 && p.moments == nullptr && !(p.stream && p.activation != Activation::kNone);
 }
 
 // mean and rstd of up to 16 rows; false where one is beyond float's range.
@@ -81,14 +81,21 @@ NORMKIT_NOINLINE bool forward_short_rows(const RowsForward& p, int64_t first, in
   for (int r = 0; r < count; ++r) {
     if (p.mean) write_number(p.mean, p.mean.outer.offset(first + r), mean[r]);
     if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(first + r), rstd[r]);
-    scale_block(scales.row(r), x[r], p.y.template row<T>(first + r), static_cast<int>(p.n), p.stream, weight,
-                bias, p.ahead);
+    T* y = p.y.template row<T>(first + r);
+    const int n = static_cast<int>(p.n);
+    scale_block(scales.row(r), x[r], y, n, p.stream, weight, bias, p.ahead);
+    activate_block(p.activation, y, n);
   }
   return true;
 }
 
-template <typename T>
-NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end) {
+struct NothingBefore {
+  NORMKIT_INLINE void operator()(int64_t, int) const {}
+};
+
+// `before` is called with the first row and the number of rows of each tile.
+template <typename T, typename Before = NothingBefore>
+NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end, Before before = {}) {
   using C = Compute<T>;
   alignas(64) T x_buffer[kBlock];
   alignas(64) T y_buffer[kBlock];
@@ -98,6 +105,7 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
     const int count = static_cast<int>(p.rows - first < p.tile_rows ? p.rows - first : p.tile_rows);
+    before(first, count);
     if constexpr (sizeof(C) == sizeof(float)) {
       const int n = static_cast<int>(p.n);
       if (short_rows && forward_short_rows<T>(p, first, count, weight.block(0, 0, n), bias.block(0, 0, n)))

@@ -8,7 +8,7 @@
 NORMKIT_BEGIN_NAMESPACE
 
 inline bool suits_short_rows(const RowsBackward& p) {
-  return suits_short_rows(static_cast<const RowsProblem&>(p)) && p.dx && p.dy.inner.contiguous() &&
+  return suits_short_rows(static_cast<const RowsProblem&>(p)) && p.dx && !p.dsum && p.dy.inner.contiguous() &&
          p.dx.inner.contiguous();
 }
 
@@ -62,8 +62,8 @@ NORMKIT_NOINLINE bool backward_short_tile(const RowsBackward& p, int64_t first, 
   for (int r = 0; r < count; ++r) {
     const RowGrad<float> grad = {p.centred() ? static_cast<double>(mean_g[r]) : 0.0,
                                  static_cast<double>(mean_gxhat[r]), false};
-    grad_block(p, tile.dy[r], tile.x[r], p.dx.template row<T>(first + r), n, tile.scale[r], grad, weight,
-               true);
+    scale_grad_block(p, tile.dy[r], tile.x[r], p.dx.template row<T>(first + r), n, tile.scale[r], grad,
+                     weight, true);
   }
   return true;
 }

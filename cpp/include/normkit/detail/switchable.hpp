@@ -334,6 +334,8 @@ inline Status switchable_forward_plan(const ChannelsShape& shape, const Switchab
   Status status = prepare_switchable(shape, args, args.training, axes, check, p, f.mix);
   if (status != Status::kOk) return status;
   f.mix.momentum = args.momentum;
+  p.activation = args.activation;
+  check.activation(args.activation);
   check.input(args.bias, axes.elements(), axes.parameter_strides(args.bias.strides), false, &p.bias);
   check.output(args.y, axes.elements(), axes.element_strides(args.y.strides), true, &p.y);
   check.same_type(p.x, p.y);

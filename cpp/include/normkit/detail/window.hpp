@@ -9,6 +9,7 @@
 #ifndef NORMKIT_DETAIL_WINDOW_HPP_
 #define NORMKIT_DETAIL_WINDOW_HPP_
 
+#include "normkit/detail/activation.hpp"
 #include "normkit/detail/config.hpp"
 #include "normkit/detail/convert.hpp"
 #include "normkit/detail/geometry.hpp"
@@ -32,6 +33,7 @@ struct WindowProblem {
   int64_t buffer = 0;       // elements of one buffer
   char* scratch = nullptr;  // one set of buffers for each task; null: they are on the stack
   int64_t scratch_bytes = 0;
+  Activation activation = Activation::kNone;
 
   NORMKIT_INLINE int64_t history() const { return before + after; }
 };
@@ -141,6 +143,16 @@ struct WindowTile {
     }
   }
 
+  // Values that are about to be stored become what activation makes of their roundings.
+  static NORMKIT_NOINLINE void activate(Activation activation, int64_t n, double* values) {
+    for (int64_t i = 0; i < n; i += kVecLanes) {
+      alignas(64) T rounded[kVecLanes];
+      store16_rounded(rounded, canonical(Vec16<double>::load(values + i)));
+      activate_runs(activation, rounded, 0, 1, kVecLanes);
+      widen16(rounded).store(values + i);
+    }
+  }
+
  private:
   static NORMKIT_INLINE void store16_rounded(double* p, const Vec16<double>& v) { v.store(p); }
   static NORMKIT_INLINE void store16_rounded(float* p, const Vec16<double>& v) { narrow16(v).store(p); }
@@ -226,6 +238,7 @@ NORMKIT_NOINLINE void window_forward_tile(const WindowProblem& p, int64_t first,
     window_bases(p, squares, n, d);
     power_of_base(p.beta, d, n);
     divide(x + before, d, n, d);
+    if (p.activation != Activation::kNone) to.activate(p.activation, n, d);
     to.store(c, step, d);
     if (step == left) return;
     slide(x, n, history);

@@ -49,11 +49,13 @@ inline PhaseFunction window_function(DType dtype) {
 // Forward without dy, backward with it; `out` is y or dx.
 template <typename Args>
 inline Status window_plan(const ChannelsShape& shape, const Args& args, const ConstView* dy, const View& out,
-                          Workspace workspace, Plan* plan) {
+                          Activation activation, Workspace workspace, Plan* plan) {
   WindowProblem p;
   RowsProblem rows;
   ArgumentChecker check;
   SetAxes axes(position_sets(shape), &rows, check);
+  p.activation = activation;
+  check.activation(activation);
   if (args.size < 1) check.fail(Status::kInvalidShape);
   if (is_nan(args.alpha) || is_nan(args.beta) || is_nan(args.k)) check.fail(Status::kInvalidEps);
   if (check.status() != Status::kOk) return check.status();
