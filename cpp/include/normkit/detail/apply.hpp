@@ -50,12 +50,10 @@ template <bool kStream, typename T>
 NORMKIT_INLINE void store_pair(T* to, Vec16<Compute<T>> low, Vec16<Compute<T>> high) {
   if constexpr (kStream) {
     alignas(64) T finished[kLanes];
-    store16(finished, canonical(low));
-    store16(finished + kVecLanes, canonical(high));
+    store32(finished, canonical(low), canonical(high));
     for (int j = 0; j < kLanes; j += 64 / static_cast<int>(sizeof(T))) stream_64_bytes(to + j, finished + j);
   } else {
-    store16(to, canonical(low));
-    store16(to + kVecLanes, canonical(high));
+    store32(to, canonical(low), canonical(high));
   }
 }
 

@@ -181,6 +181,17 @@ NORMKIT_INLINE void store16(Float16* p, Vec16<float> v) {
 #endif
 }
 
+// 32 elements.
+template <typename T>
+NORMKIT_INLINE void store32(T* p, Vec16<Compute<T>> low, Vec16<Compute<T>> high) {
+  store16(p, low);
+  store16(p + kVecLanes, high);
+}
+template <>
+NORMKIT_INLINE void store32(BFloat16* p, Vec16<float> low, Vec16<float> high) {
+  store_bf16(reinterpret_cast<uint16_t*>(p), low, high);
+}
+
 // Copies count < 32 elements without reading or writing beyond them.
 template <typename T>
 NORMKIT_INLINE void copy_tail(T* to, const T* from, int count) {

@@ -129,13 +129,17 @@ typedef uint32_t PartU32;
 #endif
 
 // To nearest even; NaN must be canonical.
-NORMKIT_INLINE void store_bf16(uint16_t* p, Vec16<float> v) {
-  constexpr int kParts = Vec16<float>::kParts;
-  PartU32 bits[kParts];
-  NORMKIT_UNROLL for (int i = 0; i < kParts; ++i) {
+// The upper half of each is the result.
+NORMKIT_INLINE void round_to_bf16(Vec16<float> v, PartU32* bits) {
+  NORMKIT_UNROLL for (int i = 0; i < Vec16<float>::kParts; ++i) {
     memcpy(&bits[i], &v.part[i], sizeof(bits[i]));
     bits[i] = bits[i] + 0x7FFFu + ((bits[i] >> 16) & 1u);
   }
+}
+
+NORMKIT_INLINE void store_bf16(uint16_t* p, Vec16<float> v) {
+  PartU32 bits[Vec16<float>::kParts];
+  round_to_bf16(v, bits);
 #if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(bits[0] >> 16)));
@@ -185,6 +189,23 @@ NORMKIT_INLINE Vec16<float> narrow16(Vec16<double> v) {
   r = Vec16<float>::load(narrow);
 #endif
   return r;
+}
+
+NORMKIT_INLINE void store_bf16(uint16_t* p, Vec16<float> low, Vec16<float> high) {
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  PartU32 bits[2];
+  round_to_bf16(low, &bits[0]);
+  round_to_bf16(high, &bits[1]);
+  alignas(64) static const uint16_t kUpper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
+                                                  23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
+                                                  45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  _mm512_storeu_si512(p,
+                      _mm512_permutex2var_epi16(reinterpret_cast<__m512i>(bits[0]), _mm512_load_si512(kUpper),
+                                                reinterpret_cast<__m512i>(bits[1])));
+#else
+  store_bf16(p, low);
+  store_bf16(p + kVecLanes, high);
+#endif
 }
 
 #if defined(NORMKIT_X86) && defined(__F16C__) && NORMKIT_VECTOR_BYTES >= 32

@@ -244,6 +244,11 @@ inline int64_t tiles(const RowsForward& p) {
   return divide_up(p.rows, p.tile_rows);
 }
 
+// How many times longer an element takes than reading and writing it: powers and ranges go one by one.
+inline int64_t effort(const RowsProblem& p) {
+  return p.statistic == Statistic::kRange || (p.statistic == Statistic::kNorm && p.power != 2.0) ? 16 : 1;
+}
+
 inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   plan->phase_count = 0;
   if (p.rows == 0) return;
@@ -262,7 +267,7 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
     set_state(plan, p);
     return;
   }
-  plan->phases[0] = {tiles(p), 2 * p.tile_rows * p.n * p.x.bytes(),
+  plan->phases[0] = {tiles(p), 2 * effort(p) * p.tile_rows * p.n * p.x.bytes(),
                      NORMKIT_PHASE_FUNCTIONS(forward_phase)[p.x.dtype]};
   set_state(plan, p);
 }
