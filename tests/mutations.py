@@ -138,20 +138,20 @@ MUTATIONS = [
     Mutation(
         "squares of a column in one long chain",
         "columns.hpp",
-        "const int stop = n - i < kChain * kLanes ? n : i + kChain * kLanes;",
-        "const int stop = n;",
+        "steps = whole > kChain ? kChain : whole > 0 ? whole : 1;",
+        "steps = whole > 0 ? whole : 1;",
     ),
     Mutation(
         "columns out of range applied in float",
         "columns.hpp",
-        "    if (!whole || rows.any_wide) {",
-        "    if (!whole) {",
+        "is_wide[c] = !in_float_range(wide_mean[c], wide_rstd[c]);",
+        "is_wide[c] = false;",
     ),
     Mutation(
-        "gradient sums of a column in fewer lanes",
+        "gradient sums of a column mixed up",
         "columns_backward.hpp",
-        "      sum_dy_xhat.add(j, g",
-        "      sum_dy_xhat.add(j % 16, g",
+        "    product.store(lane + kPanelLanes);",
+        "    (product + sum).store(lane + kPanelLanes);",
     ),
     Mutation(
         "strides of an operand forgotten",

@@ -274,7 +274,8 @@ def norm(
 
     The result has the bits of the named function. Sets are numbered parameters' axes first, then in the
     pattern's order, and cut into blocks; where weight does not vary within a set, blocks are cut from runs of
-    the last pair of brackets, as BatchNorm's are from each sample's space.
+    the last pair of brackets, as BatchNorm's are from each sample's space. Where it does, and neighbours in
+    memory differ in nothing but their weight (GroupNorm of NHWC), each weight has blocks of its own.
 
     Parameters
     ----------

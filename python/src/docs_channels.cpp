@@ -100,6 +100,9 @@ const char kGroupNorm[] =
     "over "
     "space.\n"
     "Wu, He 2018, arXiv:1803.08494; torch.nn.functional.group_norm. " NORMKIT_DOC_SAME_BITS
+    "Except that channels-last memory, whatever its strides, has bits of its own: its groups' statistics "
+    "are\n"
+    "merged from their channels'.\n"
     "\n" NORMKIT_DOC_ARRAYS
     "\n"
     "Parameters\n"

@@ -1,4 +1,7 @@
-"""Strides and axes: any layout of the same values gives the bits of the contiguous one."""
+"""Strides and axes: any layout of the same values gives the bits of the contiguous one.
+
+Channels-last groups have a numbering of their own, whatever else their strides are.
+"""
 
 import itertools
 
@@ -65,8 +68,12 @@ def test_strided_equals_contiguous(op, dtype, how):
         x, dy, weight, bias = problem(case, rows, n, dtype)
         expected = results(op, case, x, dy, weight, bias)
         views = [strided(array, how) for array in (x, dy)]
-        for arguments in ((*views, weight, bias), (views[0], dy, weight, bias), (x, views[1], weight, bias)):
-            for k, result in enumerate(results(op, case, *arguments)):
+        for k, result in enumerate(results(op, case, x, views[1], weight, bias)):
+            checks.assert_same_bits(result, expected[k], f"dy {how}, result {k}, {rows}x{n}")
+        if op.numbering(views[0], case) != op.numbering(x, case):
+            expected = results(op, case, views[0].copy(order="K"), dy, weight, bias)
+        for gradient in (views[1], dy):
+            for k, result in enumerate(results(op, case, views[0], gradient, weight, bias)):
                 checks.assert_same_bits(result, expected[k], f"{how}, result {k}, {rows}x{n}")
 
 
@@ -144,7 +151,8 @@ def test_axes(op, dtype):
                 wanted = case.from_sets(plain.to_sets(wanted))
             else:
                 wanted = wanted.reshape(case.parameter_shape)
-            checks.assert_same_bits(actual, wanted, f"{name} {rows}x{n}, result {k}")
+            if op.numbering(own[0], case) == "logical":
+                checks.assert_same_bits(actual, wanted, f"{name} {rows}x{n}, result {k}")
         standard = op.reference(own[0], case, EPS)
         checks.assert_affine(op, result[0], standard, case, own[2], own[3], f"{name} {rows}x{n}")
         exact = op.reference_backward(own[1], own[0], case, EPS, own[2])
@@ -177,6 +185,12 @@ def test_layouts_out_of_range(op, dtype, place):
         own = [p.reshape(case.parameter_shape) for p in (weight, bias)]
         result = results(op, case, case.from_sets(x), case.from_sets(dy), *own)
         expected = results(op, plain, plain.from_sets(x), plain.from_sets(dy), weight, bias)
+        if op.numbering(case.from_sets(x), case) != "logical":
+            view = strided(case.from_sets(x), "every third row")  # the same through a buffer
+            expected = results(op, case, view, case.from_sets(dy), *own)
+            for k, wanted in enumerate(expected):
+                checks.assert_same_bits(result[k], wanted, f"{name} {family} result {k}")
+            continue
         for k in (0, len(op.statistics) + 1):
             sets = case.to_sets(result[k])
             checks.assert_same_bits(sets, plain.to_sets(expected[k]), f"{name} {family} result {k}")
@@ -196,6 +210,15 @@ def test_given_statistics_in_every_layout(op, dtype):
         weight, bias = parameters(plain.parameter_shape, dtype)
         own = [p.reshape(case.parameter_shape) for p in (weight, bias)]
         gradients = []
+        if op.numbering(case.from_sets(x), case) != "logical":
+            expected = op.backward(
+                case.from_sets(dy), case.from_sets(x), case, weight=own[0], bias=own[1], eps=EPS
+            )
+            saved = op.saved(case.from_sets(x), case, EPS)
+            view = strided(case.from_sets(x), "every third row")
+            dx = op.backward(case.from_sets(dy), view, case, weight=own[0], bias=own[1], eps=EPS, **saved)[0]
+            checks.assert_same_bits(dx, expected[0], f"{name} saved")
+            continue
         for c, w, b in ((case, *own), (plain, weight, bias)):
             saved = op.saved(c.from_sets(x), c, EPS)
             dx = op.backward(c.from_sets(dy), c.from_sets(x), c, weight=w, bias=b, eps=EPS, **saved)[0]
@@ -213,6 +236,120 @@ def test_given_statistics_in_every_layout(op, dtype):
             checks.assert_same_bits(*gradients, f"{name} saved")
 
 
+def channels_last_views(array):
+    """[N, C, H, W] with channels side by side: dense, cropped, from an image of more channels, one sample at
+    a time backwards, two axes of space that do not merge."""
+    n, c, h, w = array.shape
+    yield np.ascontiguousarray(np.moveaxis(array, 1, -1))
+    crop = np.full((n, h + 2, w + 3, c), np.nan).astype(array.dtype)
+    yield crop[:, 1 : 1 + h, 2 : 2 + w]
+    yield np.full((n, h, w, c + 5), np.nan).astype(array.dtype)[..., 3 : 3 + c]
+    yield np.empty((n, h, w, c), array.dtype)[::-1]
+    yield np.empty((n, w, h, c), array.dtype).swapaxes(1, 2)
+
+
+@every_dtype
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    (
+        ((2, 64, 5, 7), 32),
+        ((3, 37, 4, 9), 1),
+        ((2, 96, 6, 6), 32),
+        ((2, 66, 40, 33), 33),
+        ((1, 300, 3, 5), 2),
+        ((2, 82, 33, 40), 2),
+        ((3, 6, 5, 5), 3),
+        ((2, 48, 60, 70), 12),
+    ),
+)
+def test_channels_last_groups(dtype, shape, groups, threads):
+    """The same bits dense and strided, whole and sample by sample, for any number of threads, in place; and
+    right."""
+    x, dy = (values(shape, dtype, kind, s) for kind, s in (("spread", 1), ("plain", 2)))
+    weight, bias = (values(shape[1:2], dtype, "plain", seed) for seed in (3, 4))
+
+    def run(x, dy):
+        forward = normkit.group_norm(x, groups, weight, bias, EPS, channel_axis=-1, return_stats=True)
+        return *forward, *normkit.group_norm_backward(dy, x, groups, weight, bias, EPS, channel_axis=-1)
+
+    dense, dense_dy = (next(channels_last_views(array)) for array in (x, dy))
+    expected = run(dense, dense_dy)
+    for view, view_dy in zip(*map(channels_last_views, (x, dy)), strict=True):
+        view[...], view_dy[...] = dense, dense_dy
+        for count in (1, 3):
+            threads(count)
+            for k, result in enumerate(run(view, view_dy)):
+                checks.assert_same_bits(result, expected[k], f"result {k}, strides {view.strides}")
+    for i in range(shape[0]):
+        for k, result in enumerate(run(dense[i : i + 1], dense_dy[i : i + 1])[:4]):
+            checks.assert_same_bits(result, expected[k][i : i + 1], f"sample {i}, result {k}")
+    saved = {"mean": expected[1], "rstd": expected[2]}
+    gradients = normkit.group_norm_backward(
+        dense_dy, dense, groups, weight, bias, EPS, channel_axis=-1, **saved
+    )
+    for k, result in enumerate(gradients):
+        checks.assert_same_bits(result, expected[3 + k], f"saved statistics, gradient {k}")
+    target = dense_dy.copy()
+    dx = normkit.group_norm_backward(
+        target, dense, groups, weight, bias, EPS, channel_axis=-1, dx_out=target
+    )[0]
+    checks.assert_same_bits(dx, expected[3], "dx in place of dy")
+    target = dense.copy()
+    y = normkit.group_norm(target, groups, weight, bias, EPS, channel_axis=-1, out=target)
+    checks.assert_same_bits(y, expected[0], "y in place of x")
+
+
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+@pytest.mark.parametrize("shape", ((3, 64, 40, 90), (2, 83, 100, 41), (1, 16, 600, 500), (6, 192, 88, 44)))
+def test_channels_last_beyond_the_cache(dtype, shape, threads):
+    """Block by block, then channel by channel, then y: the bits of one channel at a time, those of channels
+    beyond float's range and their neighbours' too; running statistics; written past the cache; in place.
+    """
+    x, dy = (values(shape, dtype, kind, s) for kind, s in (("spread", 1), ("plain", 2)))
+    with np.errstate(over="ignore"):
+        x[:, 3] *= x.dtype.type(1e35)
+        dy[:, 5] *= dy.dtype.type(3e37)
+    weight, bias = (values(shape[1:2], dtype, "plain", seed) for seed in (3, 4))
+    last, last_dy = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (x, dy))
+
+    def run(name, x, dy, axis, groups=()):
+        function, backward = getattr(normkit, name), getattr(normkit, name + "_backward")
+        running = [np.full(shape[1], v) for v in (0.25, 4.0)] if name != "group_norm" else []
+        options = {"training": True} if name == "batch_norm" else {}
+        keywords = {"weight": weight, "bias": bias, "channel_axis": axis, **options}
+        y, mean, rstd = function(x, *groups, *running, return_stats=True, **keywords)
+        unused = [None] * len(running)
+        again = function(x, *groups, *unused, **keywords)
+        checks.assert_same_bits(again, y, "without running statistics")
+        gradients = backward(dy, x, *groups, *unused, mean=mean, rstd=rstd, **keywords)
+        fresh = backward(dy, x, *groups, *unused, **keywords)
+        for given, computed in zip(gradients, fresh, strict=True):
+            checks.assert_same_bits(given, computed, "saved statistics")
+        target = dy.copy(order="K")
+        dx = backward(target, x, *groups, *unused, mean=mean, rstd=rstd, dx_out=target, **keywords)[0]
+        checks.assert_same_bits(dx, gradients[0], "dx in place of dy")
+        target = x.copy(order="K")
+        checks.assert_same_bits(
+            function(target, *groups, *unused, out=target, **keywords), y, "in place of x"
+        )
+        return [y, mean, rstd, *running, *gradients]
+
+    for name in ("batch_norm", "instance_norm"):
+        expected = run(name, x, dy, 1)
+        for k in (0, -3):
+            expected[k] = np.ascontiguousarray(np.moveaxis(expected[k], 1, -1))
+        for count in (1, 3):
+            threads(count)
+            for k, result in enumerate(run(name, last, last_dy, -1)):
+                checks.assert_same_bits(result, expected[k], f"{name}, result {k}, {count} threads")
+    rows = np.full((shape[0], shape[2], shape[3] + 1, shape[1]), np.nan).astype(last.dtype)[:, :, 1:]
+    rows[...] = last
+    for groups in (1, shape[1] // 2 if shape[1] % 2 == 0 else shape[1]):
+        expected = run("group_norm", rows, last_dy, -1, (groups,))
+        for k, result in enumerate(run("group_norm", last, last_dy, -1, (groups,))):
+            checks.assert_same_bits(result, expected[k], f"group_norm({groups}), result {k}")
+
+
 @every_dtype
 @every_operation
 def test_results_keep_the_order_of_the_axes(op, dtype):
@@ -222,6 +359,8 @@ def test_results_keep_the_order_of_the_axes(op, dtype):
     last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
     y = op.forward(last, case, weight=weight, bias=bias, eps=EPS)
     assert y.strides == np.empty_like(last).strides
+    if op.numbering(last, case) != "logical":
+        x = np.moveaxis(strided(np.moveaxis(last, 1, -1), "every third row"), -1, 1)
     checks.assert_same_bits(y, op.forward(x, case, weight=weight, bias=bias, eps=EPS), "layout")
     dx = op.backward(dy, last, case, weight=weight, bias=bias, eps=EPS)[0]
     assert dx.strides == np.empty_like(last).strides

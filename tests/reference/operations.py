@@ -182,6 +182,19 @@ class Operation:
     def reference_backward(self, dy, x, case, eps, weight=None, weight_offset=0.0):
         return standardize_backward(dy, x, case, eps, weight, weight_offset, self.centred)
 
+    def numbering(self, x, case):
+        """Arrays of one numbering have the same bits. Only groups have two: channels-last they are merged
+        channel by channel.
+        """
+        if self.torch_name != "group_norm":
+            return "logical"
+        channel = case.parameter_axes[0]
+        groups = case.options.get("g", case.arguments[0])
+        within = case.shape[channel] // groups
+        space = int(np.prod([case.sizes[i] for i in case.axes])) // within
+        strided = x.strides[channel] == x.itemsize and within > 1 and space > 1
+        return "channels last" if strided else "logical"
+
     def torch_forward(self, x, case, weight=None, bias=None, eps=1e-5):
         """PyTorch's own result; without a bias argument there, the bias is added afterwards."""
         import torch

@@ -30,7 +30,7 @@ namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
 inline size_t batch_norm_workspace_bytes(const ChannelsShape& shape, const BatchNormArgs& args) noexcept {
-  return detail::sets_forward_bytes(detail::batch_sets(shape), args);
+  return detail::sets_forward_bytes(detail::kChannelKind, detail::batch_sets(shape), args);
 }
 
 inline Status batch_norm_plan(const ChannelsShape& shape, const BatchNormArgs& args, Workspace workspace,
@@ -40,7 +40,7 @@ inline Status batch_norm_plan(const ChannelsShape& shape, const BatchNormArgs& a
 
 inline size_t batch_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                   const BatchNormBackwardArgs& args) noexcept {
-  return detail::sets_backward_bytes(detail::batch_sets(shape), args);
+  return detail::sets_backward_bytes(detail::kChannelKind, detail::batch_sets(shape), args);
 }
 
 inline Status batch_norm_backward_plan(const ChannelsShape& shape, const BatchNormBackwardArgs& args,

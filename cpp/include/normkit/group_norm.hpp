@@ -5,7 +5,8 @@
 //   dx = ((g - sum(g)/n) - xhat sum(g xhat)/n) rstd,   g = dy weight,   xhat = (x - mean) rstd
 //   dweight = sum of dy xhat over the channel,   dbias = sum of dy
 //
-// groups = C is InstanceNorm, groups = 1 LayerNorm over channels and space.
+// groups = C is InstanceNorm, groups = 1 LayerNorm over channels and space. In channels-last memory mean and
+// var are merged from those of the channels, in their order: bits of their own, the same for all such memory.
 #ifndef NORMKIT_GROUP_NORM_HPP_
 #define NORMKIT_GROUP_NORM_HPP_
 
@@ -33,8 +34,9 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t group_norm_workspace_bytes(const ChannelsShape&, const GroupNormArgs&) noexcept {
-  return 0;
+inline size_t group_norm_workspace_bytes(const ChannelsShape& shape, const GroupNormArgs& args) noexcept {
+  detail::GroupSets sets(shape, args.groups);
+  return detail::sets_forward_bytes({}, sets.shape, sets.arranged(args));
 }
 
 inline Status group_norm_plan(const ChannelsShape& shape, const GroupNormArgs& args, Workspace workspace,
@@ -45,7 +47,8 @@ inline Status group_norm_plan(const ChannelsShape& shape, const GroupNormArgs& a
 
 inline size_t group_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                   const GroupNormBackwardArgs& args) noexcept {
-  return detail::sets_backward_bytes(detail::GroupSets(shape, args.groups).shape, args);
+  detail::GroupSets sets(shape, args.groups);
+  return detail::sets_backward_bytes({}, sets.shape, sets.arranged(args));
 }
 
 inline Status group_norm_backward_plan(const ChannelsShape& shape, const GroupNormBackwardArgs& args,

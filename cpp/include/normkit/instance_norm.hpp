@@ -31,7 +31,7 @@ NORMKIT_BEGIN_ENTRY_POINTS
 
 inline size_t instance_norm_workspace_bytes(const ChannelsShape& shape,
                                             const InstanceNormArgs& args) noexcept {
-  return detail::sets_forward_bytes(detail::instance_sets(shape), args);
+  return detail::sets_forward_bytes(detail::kChannelKind, detail::instance_sets(shape), args);
 }
 
 inline Status instance_norm_plan(const ChannelsShape& shape, const InstanceNormArgs& args,
@@ -41,7 +41,7 @@ inline Status instance_norm_plan(const ChannelsShape& shape, const InstanceNormA
 
 inline size_t instance_norm_backward_workspace_bytes(const ChannelsShape& shape,
                                                      const InstanceNormBackwardArgs& args) noexcept {
-  return detail::sets_backward_bytes(detail::instance_sets(shape), args);
+  return detail::sets_backward_bytes(detail::kChannelKind, detail::instance_sets(shape), args);
 }
 
 inline Status instance_norm_backward_plan(const ChannelsShape& shape, const InstanceNormBackwardArgs& args,

@@ -32,8 +32,8 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t norm_workspace_bytes(const SetsShape&, const NormArgs&) noexcept {
-  return 0;
+inline size_t norm_workspace_bytes(const SetsShape& shape, const NormArgs& args) noexcept {
+  return detail::sets_forward_bytes(detail::standard_kind(args.rms), shape, args);
 }
 
 inline Status norm_plan(const SetsShape& shape, const NormArgs& args, Workspace workspace,
@@ -42,7 +42,7 @@ inline Status norm_plan(const SetsShape& shape, const NormArgs& args, Workspace 
 }
 
 inline size_t norm_backward_workspace_bytes(const SetsShape& shape, const NormBackwardArgs& args) noexcept {
-  return detail::sets_backward_bytes(shape, args);
+  return detail::sets_backward_bytes(detail::standard_kind(args.rms), shape, args);
 }
 
 inline Status norm_backward_plan(const SetsShape& shape, const NormBackwardArgs& args, Workspace workspace,

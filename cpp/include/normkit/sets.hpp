@@ -11,7 +11,9 @@ namespace normkit {
 
 // A set is the elements that share a mean and an rstd: one for each index of the axes that are kept. It is
 // numbered in C order over its axes, those along which weight and bias vary first; blocks, and so the bits of
-// the result, follow that order whatever the memory looks like.
+// the result, follow that order whatever the memory looks like. One exception: where weight and bias vary
+// within the sets and those elements of x are neighbours in memory (channels-last GroupNorm), each channel
+// has blocks of its own and the channels' statistics are merged in their order.
 struct SetsShape {
   int32_t rank = 0;
   const int64_t* size = nullptr;

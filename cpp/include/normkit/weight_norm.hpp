@@ -58,7 +58,7 @@ inline size_t weight_norm_backward_workspace_bytes(const SetsShape& shape,
   SetNormBackwardArgs norm;
   norm.x = args.v;
   norm.dweight = args.dg;
-  return detail::sets_backward_bytes(shape, norm);
+  return detail::sets_backward_bytes(detail::norm_kind(2.0), shape, norm);
 }
 
 inline Status weight_norm_backward_plan(const SetsShape& shape, const WeightNormBackwardArgs& args,

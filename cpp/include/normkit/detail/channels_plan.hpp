@@ -3,7 +3,7 @@
 //   operation      sets   elements of a set   weight and bias   blocks are cut from
 //   BatchNorm      C      N, space            C                 one sample's space
 //   InstanceNorm   N, C   space               C                 the set
-//   GroupNorm      N, G   C / G, space        G, C / G          the set
+//   GroupNorm      N, G   C / G, space        G, C / G          the set; channels last: the channel
 //   LRN            N, space   C               (none: windows, see window.hpp)
 #ifndef NORMKIT_DETAIL_CHANNELS_PLAN_HPP_
 #define NORMKIT_DETAIL_CHANNELS_PLAN_HPP_

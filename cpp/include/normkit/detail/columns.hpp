@@ -1,9 +1,13 @@
-// Sets side by side: channels-last arrays, LayerNorm over the channels of NCHW.
+// Sets side by side in memory: channels-last arrays, LayerNorm over the channels of NCHW.
 //
-// Where neighbouring sets are neighbours in memory, 16 of them are the lanes of a vector, and element i of
-// all 16 goes to accumulator i mod 32: the 32 lanes of each set, added, chained and folded exactly as
-// reduce.hpp and grad_sums.hpp do for one set at a time. Whatever needs more care than float (sums out of
-// range, statistics out of range) goes back to those, set by set, so the bits are theirs.
+// Neighbouring columns belong to neighbouring sets, or `fold` of them to one set (GroupNorm of channels-last
+// arrays: its channels' statistics, merged in channel order). 16 columns are the lanes of a vector, and row i
+// of a block goes to accumulator i mod 32: the 32 lanes of each column, added, chained and folded exactly as
+// reduce.hpp and grad_sums.hpp do for one set at a time. Whatever needs more care than float goes back to
+// those, column by column, so the bits are theirs.
+//
+// Memory is read in panels of up to kPanel columns, so that the lines and pages of a row are used as a whole.
+// The last vector of a panel may overlap the one before it: both compute the same.
 #ifndef NORMKIT_DETAIL_COLUMNS_HPP_
 #define NORMKIT_DETAIL_COLUMNS_HPP_
 
@@ -12,52 +16,328 @@
 NORMKIT_BEGIN_NAMESPACE
 
 constexpr int kColumns = kVecLanes;
+constexpr int kPanel = 64;                      // columns of a panel; the last one has up to 15 more,
+constexpr int kPanelLanes = kPanel + kColumns;  // and this many lanes
 
-// 32 lanes of each of 16 columns.
-template <typename C>
+NORMKIT_INLINE int vectors_of(int width) {
+  return (width + kColumns - 1) / kColumns;
+}
+// Where vector v of a panel begins.
+NORMKIT_INLINE int vector_at(int v, int width) {
+  return kColumns * v + kColumns <= width ? kColumns * v : width - kColumns;
+}
+
+// ---- sums of a block ----
+
+// 32 lanes of each column of a panel, kSums sums in each.
+template <typename C, int kSums>
 struct ColumnLanes {
-  alignas(64) C lane[kLanes][kColumns];
+  static constexpr int kPitch = kSums * kPanelLanes;
+  alignas(64) C lane[kLanes][kPitch];
 
-  NORMKIT_INLINE void clear() { memset(lane, 0, sizeof(lane)); }
-  NORMKIT_INLINE void add(int j, Vec16<C> v) { (Vec16<C>::load(lane[j]) + v).store(lane[j]); }
-  // The sums of the columns, in lane 0.
-  NORMKIT_INLINE const C* fold() {
-    for (int half = kVecLanes; half > 0; half /= 2)
-      for (int j = 0; j < half; ++j) add(j, Vec16<C>::load(lane[j + half]));
-    return lane[0];
+  // The totals of the columns, sum `which`.
+  NORMKIT_NOINLINE void fold(int width, int which, C* to) const {
+    for (int v = 0; v < vectors_of(width); ++v)
+      folded<1>(lane[0] + which * kPanelLanes + v * kColumns).store(to + vector_at(v, width));
+  }
+
+ private:
+  // Lane 0 once there are kLeft lanes, or another one, from where it lies.
+  template <int kLeft>
+  static NORMKIT_INLINE Vec16<C> folded(const C* from) {
+    if constexpr (kLeft == kLanes)
+      return Vec16<C>::load(from);
+    else
+      return folded<2 * kLeft>(from) + folded<2 * kLeft>(from + kLeft * kPitch);
   }
 };
 
-// Sums of n elements of each column.
-template <typename T>
-NORMKIT_NOINLINE void column_sums(const T* x, int64_t stride, int n, ColumnLanes<double>& lanes) {
-  lanes.clear();
-  for (int i = 0; i < n; i += kLanes)
-    for (int j = 0; j < kLanes && i + j < n; ++j) lanes.add(j, widen16(x + (i + j) * stride));
+template <int kValue>
+struct Steps {
+  NORMKIT_INLINE constexpr operator int() const { return kValue; }
+};
+
+// Adds n rows to the lanes: chain(lane, row, column, steps, first) takes rows row, row + 32, ... of one
+// vector, at most kChain of them, so that sums stay in registers for as long.
+template <typename C, int kSums, typename Chain>
+NORMKIT_INLINE void add_to_lanes(int n, int width, ColumnLanes<C, kSums>& lanes, const Chain& chain) {
+  if (n < kLanes) memset(lanes.lane, 0, sizeof(lanes.lane));
+  for (int i = 0; i < n;) {
+    const int whole = (n - i) / kLanes, steps = whole > kChain ? kChain : whole > 0 ? whole : 1;
+    for (int j = 0; j < kLanes && i + j < n; ++j) {
+      for (int v = 0; v < vectors_of(width); ++v) {
+        C* lane = lanes.lane[j] + v * kColumns;
+        if (steps == kChain)
+          chain(lane, i + j, vector_at(v, width), Steps<kChain>(), i == 0);
+        else
+          chain(lane, i + j, vector_at(v, width), steps, i == 0);
+      }
+    }
+    i += steps * kLanes;
+  }
 }
 
-// Sums of (x - k)^2, or of x^2; block_squares for 16 columns.
-template <bool kCentred, typename T>
-NORMKIT_NOINLINE void column_squares(const T* x, int64_t stride, int n, const float* k,
-                                     ColumnLanes<double>& lanes) {
-  const Vec16<float> shift = Vec16<float>::load(k);
-  const auto square = [&](int i) {
-    Vec16<float> a = load16(x + i * stride);
-    if constexpr (kCentred) a = a - shift;
-    return a * a;
-  };
-  ColumnLanes<float> chain;
-  lanes.clear();
-  int i = 0;
-  while (i + kLanes <= n) {
-    const int stop = n - i < kChain * kLanes ? n : i + kChain * kLanes;
-    chain.clear();
-    for (; i + kLanes <= stop; i += kLanes)
-      for (int j = 0; j < kLanes; ++j) chain.add(j, square(i + j));
-    for (int j = 0; j < kLanes; ++j) lanes.add(j, widen16(chain.lane[j]));
+// x of a block: rows `stride` apart. What lies `ahead` elements behind is fetched meanwhile; 0: nothing is.
+template <typename T>
+struct ColumnBlock {
+  const T* x;
+  int64_t stride, ahead;
+
+  NORMKIT_INLINE const T* at(int64_t row, int column) const { return x + row * stride + column; }
+  NORMKIT_INLINE void fetch(const T* from) const {
+    prefetch(reinterpret_cast<uintptr_t>(from) + static_cast<uintptr_t>(ahead) * sizeof(T));
   }
-  for (int j = 0; i + j < n; ++j) lanes.add(j, widen(square(i + j)));
+};
+
+template <typename T>
+struct SumChain {
+  ColumnBlock<T> block;
+
+  template <typename Count>
+  NORMKIT_INLINE void operator()(double* lane, int row, int column, Count steps, bool first) const {
+    Vec16<double> sum = first ? Vec16<double>::zero() : Vec16<double>::load(lane);
+    const T* at = block.at(row, column);
+    for (int k = 0; k < steps; ++k, at += kLanes * block.stride) {
+      if (block.ahead != 0) block.fetch(at);
+      sum = sum + widen16(at);
+    }
+    sum.store(lane);
+  }
+};
+
+// (x - k)^2, or x^2: a chain in float, then added in double, as block_squares does.
+template <bool kCentred, typename T>
+struct SquareChain {
+  ColumnBlock<T> block;
+  const float* k;
+
+  template <typename Count>
+  NORMKIT_INLINE void operator()(double* lane, int row, int column, Count steps, bool first) const {
+    const Vec16<float> shift = Vec16<float>::load(k + column);
+    const T* at = block.at(row, column);
+    Vec16<float> chain = Vec16<float>::zero();
+    for (int step = 0; step < steps; ++step, at += kLanes * block.stride) {
+      if (!kCentred && block.ahead != 0) block.fetch(at);
+      Vec16<float> a = load16(at);
+      if constexpr (kCentred) a = a - shift;
+      chain = chain + a * a;
+    }
+    Vec16<double> sum = first ? Vec16<double>::zero() : Vec16<double>::load(lane);
+    (sum + widen(chain)).store(lane);
+  }
+};
+
+// ---- the tree ----
+
+// Of each column of a panel: a mean and a sum of squared deviations, or two plain sums.
+struct ColumnPartial {
+  alignas(64) double first[kPanelLanes], second[kPanelLanes];
+};
+
+// MergeTree for all columns of a panel.
+class ColumnTree {
+ public:
+  static constexpr int kMaxRanks = 24;
+
+  // centred: partials are moments, merged by Chan's formula; else sums.
+  NORMKIT_INLINE void begin(int width, bool centred) {
+    width_ = width;
+    centred_ = centred;
+    filled_ = 0;
+  }
+
+  NORMKIT_NOINLINE void push(double count, const double* first, const double* second) {
+    int rank = 0;
+    while ((filled_ >> rank) & 1u) ++rank;
+    for (int v = 0; v < vectors_of(width_); ++v) {
+      const int at = vector_at(v, width_);
+      Pair16 sum{count, Vec16<double>::load(first + at), Vec16<double>::load(second + at)};
+      for (int k = 0; k < rank; ++k) sum = merged(load(k, at), sum);
+      store(rank, at, sum);
+    }
+    filled_ = ((filled_ >> rank) | 1u) << rank;
+  }
+
+  // At least one partial was pushed.
+  NORMKIT_NOINLINE void finish(ColumnPartial& to) const {
+    for (int v = 0; v < vectors_of(width_); ++v) {
+      const int at = vector_at(v, width_);
+      int rank = 0;
+      while (!((filled_ >> rank) & 1u)) ++rank;
+      Pair16 total = load(rank, at);
+      for (++rank; filled_ >> rank; ++rank)
+        if ((filled_ >> rank) & 1u) total = merged(load(rank, at), total);
+      total.first.store(to.first + at);
+      total.second.store(to.second + at);
+    }
+  }
+
+ private:
+  struct Pair16 {
+    double count;
+    Vec16<double> first, second;
+  };
+  NORMKIT_INLINE Pair16 load(int rank, int at) const {
+    return {count_[rank], Vec16<double>::load(level_[rank].first + at),
+            Vec16<double>::load(level_[rank].second + at)};
+  }
+  NORMKIT_INLINE void store(int rank, int at, const Pair16& sum) {
+    count_[rank] = sum.count;
+    sum.first.store(level_[rank].first + at);
+    sum.second.store(level_[rank].second + at);
+  }
+  NORMKIT_INLINE Pair16 merged(const Pair16& a, const Pair16& b) const {
+    if (!centred_) return {a.count + b.count, a.first + b.first, a.second + b.second};
+    const double n = a.count + b.count;  // as merge(Moments<float>, Moments<float>)
+    const Vec16<double> d = b.first - a.first;
+    return {n, a.first + d * Vec16<double>::splat(b.count / n),
+            a.second + b.second + d * d * Vec16<double>::splat(a.count * b.count / n)};
+  }
+
+  int width_ = 0;
+  bool centred_ = false;
+  uint64_t filled_ = 0;
+  double count_[kMaxRanks];
+  ColumnPartial level_[kMaxRanks];
+};
+
+// ---- which problems, and their panels ----
+
+// `total` columns in pieces of `unit`; less than a vector goes with the last piece.
+struct Pieces {
+  int64_t total, unit, count;
+
+  NORMKIT_INLINE Pieces(int64_t total_, int64_t unit_)
+      : total(total_), unit(unit_), count(total_ / unit_ + (total_ % unit_ >= kColumns ? 1 : 0)) {
+    if (count == 0) count = 1;
+  }
+  NORMKIT_INLINE int64_t begin(int64_t k) const { return k * unit; }
+  NORMKIT_INLINE int64_t width(int64_t k) const { return k + 1 == count ? total - k * unit : unit; }
+};
+
+// Columns begin .. begin+width-1 of one outer index.
+struct Panel {
+  int64_t outer, begin;
+  int width;
+};
+
+// The elements as [outer, rows, columns], columns next to each other. A bundle is as many panels as hold
+// whole sets: one, unless a set is wider.
+struct ColumnsShape {
+  int64_t outer = 0, rows = 0, columns = 0, fold = 1;  // columns 0: they are not side by side
+  int64_t bundle_unit = kPanel;
+
+  NORMKIT_INLINE ColumnsShape() {}
+  inline explicit ColumnsShape(const RowsProblem& p) : fold(p.channels_last ? p.n / p.segment : 1) {
+    if (!p.x) return;
+    rows = p.n / fold;
+    const Axes& out = p.x.outer;
+    const bool neighbours = out.count > 0 && out.stride[out.count - 1] == fold;
+    if (!lies(p.x) || (fold == 1 && !neighbours)) return;
+    columns = neighbours ? fold * out.size[out.count - 1] : fold;
+    outer = p.rows / (columns / fold);
+    bundle_unit = fold > kPanel ? fold : kPanel / fold * fold;
+  }
+
+  // Whether `a` has its columns side by side as well.
+  inline bool fits(const Operand& a) const {
+    if (!a) return true;
+    const int last = a.outer.count - 1;
+    return lies(a) && (columns == fold ||
+                       (last >= 0 && a.outer.stride[last] == fold && a.outer.size[last] * fold == columns));
+  }
+
+  NORMKIT_INLINE int64_t sets_of_outer() const { return columns / fold; }
+  NORMKIT_INLINE Pieces bundles() const { return {columns, bundle_unit}; }
+  NORMKIT_INLINE int64_t panels_of_bundle() const { return fold > kPanel ? Pieces(fold, kPanel).count : 1; }
+  NORMKIT_INLINE int64_t panels() const { return bundles().count * panels_of_bundle(); }
+  NORMKIT_INLINE Panel panel(int64_t o, int64_t index) const {
+    const int64_t each = panels_of_bundle();
+    const Pieces whole = bundles(), parts(whole.width(index / each), kPanel);
+    return {o, whole.begin(index / each) + parts.begin(index % each),
+            static_cast<int>(parts.width(index % each))};
+  }
+  // The set of a column.
+  NORMKIT_INLINE int64_t set(int64_t o, int64_t column) const { return o * sets_of_outer() + column / fold; }
+
+  static NORMKIT_INLINE int64_t stride(const Operand& a) { return a.inner.stride[a.inner.count - 1]; }
+  template <typename T>
+  NORMKIT_INLINE T* at(const Operand& a, const Panel& panel) const {
+    return a.template row<T>(panel.outer * sets_of_outer()) + panel.begin;
+  }
+  // Of one column.
+  NORMKIT_INLINE Blocks blocks(const RowsProblem& p) const {
+    return fold == 1 ? Blocks(p) : Blocks(rows, rows, longest_block(rows));
+  }
+
+ private:
+  inline bool lies(const Operand& a) const {
+    const Axes& in = a.inner;
+    return fold == 1 ? in.count == 1 : in.count == 2 && in.size[0] == fold && in.stride[0] == 1;
+  }
+};
+
+// Weight or bias as one number for each column, or, along the rows, one for each row and all columns.
+NORMKIT_INLINE bool is_along_rows(const Operand& parameter, const ColumnsShape& shape) {
+  return parameter && shape.fold == 1 && !parameter.inner.constant(0, INT64_MAX);
 }
+inline bool is_column_parameter(const Operand& parameter, const ColumnsShape& shape) {
+  return !is_along_rows(parameter, shape) || parameter.outer.count == 0;
+}
+
+// double has pairs in its lanes and takes the other way.
+inline bool suits_columns(const RowsProblem& p, const ColumnsShape& shape, const Operand& a,
+                          const Operand& b) {
+  if (!p.x || p.x.dtype == DType::kF64 || p.n < 2 || shape.columns < kColumns) return false;
+  if (p.statistic == Statistic::kRange || (p.statistic == Statistic::kNorm && p.power != 2.0)) return false;
+  return shape.rows >> (ColumnTree::kMaxRanks + 9) == 0 && shape.fits(a) && shape.fits(b) &&
+         is_column_parameter(p.weight, shape);
+}
+
+// Column c's number of a parameter: missing ones are `missing`.
+inline NORMKIT_NOINLINE void column_parameter(const Operand& parameter, const ColumnsShape& shape,
+                                              const Panel& panel, double offset, float missing, float* to) {
+  const int last = parameter.outer.count - 1;
+  const int64_t set = shape.set(panel.outer, panel.begin);
+  const bool straight = parameter && parameter.dtype == DType::kF32 && shape.fold == 1 && last >= 0 &&
+                        parameter.outer.stride[last] == 1 && parameter.outer.size[last] % shape.columns == 0;
+  if (straight) memcpy(to, parameter.row<const float>(set), static_cast<size_t>(panel.width) * sizeof(float));
+  for (int c = 0; c < panel.width; ++c) {
+    if (!parameter) {
+      to[c] = missing;
+      continue;
+    }
+    if (!straight) {
+      const int64_t column = panel.begin + c;
+      to[c] = static_cast<float>(
+          read_number(parameter, parameter.outer.offset(shape.set(panel.outer, column)) +
+                                     parameter.inner.offset(column % shape.fold * shape.rows)));
+    }
+    if (offset != 0.0) to[c] += static_cast<float>(offset);
+  }
+}
+
+// ---- statistics ----
+
+// Of the sets of a bundle.
+struct ColumnStatistics {
+  alignas(64) double mean[kPanelLanes] = {}, var[kPanelLanes] = {}, rstd[kPanelLanes] = {};
+  double count[kPanelLanes];
+};
+
+template <typename T>
+struct ColumnBuffers {
+  alignas(64) T column[kBlock];
+  alignas(64) T other_column[kBlock];
+  union {  // never at once
+    ColumnLanes<double, 1> sums;
+    ColumnLanes<float, 2> grad_sums;
+  };
+  ColumnPartial block = {}, total = {};
+  ColumnTree tree;
+
+  NORMKIT_INLINE ColumnBuffers() {}
+};
 
 // Column c as a block of its own.
 template <typename T>
@@ -66,196 +346,239 @@ NORMKIT_INLINE const T* one_column(const T* x, int64_t stride, int n, int c, T* 
   return buffer;
 }
 
-// Statistics of 16 sets whose first element is at x.
+// Moments, or sums of squares, of n rows of each column: block_moments.
 template <typename T>
-NORMKIT_NOINLINE void column_statistics(const RowsProblem& p, const T* x, T* buffer,
-                                        RowStatistics* statistics) {
-  const int64_t stride = p.x.inner.stride[0];
-  MergeTree<Moments<float>> moments[kColumns];
-  MergeTree<Sums> squares[kColumns];
-  ColumnLanes<double> lanes;
-  alignas(64) float k[kColumns] = {};
-  for (Blocks b(p); b.more(); b.next()) {
-    const T* block = x + b.begin * stride;
-    const double n = static_cast<double>(b.length);
-    if (!p.centred()) {
-      column_squares<false>(block, stride, b.length, k, lanes);
-      const double* sums = lanes.fold();
-      for (int c = 0; c < kColumns; ++c) {
-        const double sum =
-            NORMKIT_LIKELY(squares_in_range(sums[c]))
-                ? sums[c]
-                : block_sum_of_squares(one_column(block, stride, b.length, c, buffer), b.length);
-        squares[c].push({sum, 0.0});
-      }
+NORMKIT_NOINLINE void block_column_moments(const ColumnBlock<T>& block, int n, int width, bool centred,
+                                           ColumnBuffers<T>& buffers, double* mean, double* squares) {
+  using Vec = Vec16<double>;
+  alignas(64) float k[kPanelLanes];
+  ColumnPartial& own = buffers.block;
+  if (centred) {
+    add_to_lanes(n, width, buffers.sums, SumChain<T>{block});
+    buffers.sums.fold(width, 0, own.first);
+    for (int c = 0; c < width; c += kColumns) {
+      const Vec average = Vec::load(own.first + c) / Vec::splat(static_cast<double>(n));
+      average.store(own.first + c);
+      narrow16(average).store(k + c);
+    }
+    add_to_lanes(n, width, buffers.sums, SquareChain<true, T>{{block.x, block.stride, 0}, k});
+  } else {
+    add_to_lanes(n, width, buffers.sums, SquareChain<false, T>{block, k});
+  }
+  buffers.sums.fold(width, 0, own.second);
+  for (int c = 0; c < width; ++c) {
+    const double sum = own.second[c];
+    const DoublePair average{own.first[c], 0.0};
+    if (NORMKIT_LIKELY(squares_in_range(sum))) {
+      mean[c] = average.high;
+      squares[c] = centred ? moments_about<float>(n, average, static_cast<double>(k[c]), sum).m2 : sum;
       continue;
     }
-    double mean[kColumns];
-    column_sums(block, stride, b.length, lanes);
-    const double* sums = lanes.fold();
-    for (int c = 0; c < kColumns; ++c) {
-      mean[c] = sums[c] / n;
-      k[c] = static_cast<float>(mean[c]);
-    }
-    column_squares<true>(block, stride, b.length, k, lanes);
-    sums = lanes.fold();
-    for (int c = 0; c < kColumns; ++c) {
-      if (NORMKIT_LIKELY(squares_in_range(sums[c]))) {
-        moments[c].push(moments_about<float>(b.length, {mean[c], 0.0}, static_cast<double>(k[c]), sums[c]));
-      } else {
-        const T* column = one_column(block, stride, b.length, c, buffer);
-        moments[c].push(block_moments(column, b.length, block_sum(column, b.length)));
-      }
-    }
-  }
-  for (int c = 0; c < kColumns; ++c) {
-    if (p.centred()) {
-      const Moments<float> m = moments[c].finish();
-      statistics[c] = statistics_from(p, m.mean, m.mean_low, m.m2, 1.0);
+    const T* column = one_column(block.x, block.stride, n, c, buffers.column);
+    if (centred) {
+      const Moments<float> m = block_moments(column, n, block_sum(column, n));
+      mean[c] = m.mean;
+      squares[c] = m.m2;
     } else {
-      statistics[c] = statistics_of_squares(p, squares[c].finish().first, 1.0);
+      squares[c] = block_sum_of_squares(column, n);
     }
   }
 }
 
-// What 16 sets are applied with.
-struct ColumnRows {
-  Row<float> row[kColumns];
-  alignas(64) float hi[kColumns], lo[kColumns], rstd[kColumns];
-  bool any_wide = false;
-
-  NORMKIT_INLINE void set(int c, const Row<float>& r) {
-    row[c] = r;
-    hi[c] = r.scale.hi;
-    lo[c] = r.scale.lo;
-    rstd[c] = r.scale.rstd;
-    any_wide = any_wide || r.is_wide;
-  }
-};
-
-// A parameter that varies from set to set, or from element to element, but not both.
-class ColumnParameter {
- public:
-  NORMKIT_INLINE ColumnParameter(const Operand& operand, double offset, float missing)
-      : reader_(operand, offset, missing), per_set_(!operand || operand.inner.constant(0, INT64_MAX)) {}
-
-  static inline bool fits(const Operand& operand) {
-    return !operand || operand.inner.constant(0, INT64_MAX) || operand.outer.count == 0;
-  }
-
-  NORMKIT_INLINE void begin_sets(int64_t first) {
-    for (int c = 0; per_set_ && c < kColumns; ++c) sets_[c] = *reader_.block(first + c, 0, 1).data;
-  }
-  NORMKIT_INLINE void begin_block(int64_t begin, int length) {
-    if (!per_set_) elements_ = reader_.block(0, begin, length);
-  }
-  // For all 16 sets, element i of the block.
-  NORMKIT_INLINE Vec16<float> at(int i) const {
-    return per_set_ ? Vec16<float>::load(sets_) : Vec16<float>::splat(elements_.data[i * elements_.step]);
-  }
-  NORMKIT_INLINE const float* sets() const { return sets_; }
-
- private:
-  ParameterReader<float> reader_;
-  bool per_set_;
-  Parameter<float> elements_{nullptr, 0};
-  alignas(64) float sets_[kColumns];
-};
-
-// ---- which problems, and their tiles ----
-
-// The sets that lie side by side: the last outer axis.
-NORMKIT_INLINE bool is_columns(const Operand& x) {
-  return !x || (x.inner.count == 1 && x.outer.count > 0 && x.outer.stride[x.outer.count - 1] == 1);
-}
-NORMKIT_INLINE int64_t columns_of(const Operand& x) {
-  return x.outer.size[x.outer.count - 1];
+// Rows that a kernel asks for before it comes to them.
+NORMKIT_INLINE int64_t fetched_ahead(int64_t rows, int64_t stride, int width) {
+  // A short column: its neighbours, which are the next panel.
+  return rows <= kLanes * kChain ? width : kLanes * kChain * stride;
 }
 
-// For one read of `x` and operands like it. double has pairs in its lanes and takes the other way.
-inline bool suits_columns(const RowsProblem& p, const Operand& a, const Operand& b) {
-  if (!p.x || p.x.dtype == DType::kF64 || p.n < 2 || !is_columns(p.x) || !is_columns(a) || !is_columns(b))
-    return false;
-  if (p.statistic == Statistic::kRange || (p.statistic == Statistic::kNorm && p.power != 2.0)) return false;
-  const int64_t columns = columns_of(p.x);
-  return columns >= kColumns && (!a || columns_of(a) == columns) && (!b || columns_of(b) == columns) &&
-         ColumnParameter::fits(p.weight);
-}
-
-// Tile `tile` of the sets: up to 16 neighbours.
-struct ColumnTile {
-  int64_t first;
-  int count;
-  NORMKIT_INLINE ColumnTile(const RowsProblem& p, int64_t tile) {
-    const int64_t columns = columns_of(p.x), tiles = (columns + kColumns - 1) / kColumns;
-    const int64_t begin = tile % tiles * kColumns, left = columns - begin;
-    first = tile / tiles * columns + begin;
-    count = static_cast<int>(left < kColumns ? left : kColumns);
-  }
-  static inline int64_t tiles(const RowsProblem& p) {
-    const int64_t columns = columns_of(p.x);
-    return p.rows / columns * ((columns + kColumns - 1) / kColumns);
-  }
-};
-
-// ---- forward ----
-
+// Into buffers.total: the moments of each column of a panel, from its blocks, or from `partials` that an
+// earlier phase left: [block, 2, columns] of this outer index.
 template <typename T>
-NORMKIT_NOINLINE void forward_columns(const RowsForward& p, int64_t begin, int64_t end) {
-  alignas(64) T x_buffer[kBlock];
-  alignas(64) T y_buffer[kBlock];
-  ParameterReader<float> row_weight(p.weight, p.weight_offset, static_cast<float>(p.missing_weight));
-  ParameterReader<float> row_bias(p.bias, 0.0, static_cast<float>(p.missing_bias));
-  ColumnParameter weight(p.weight, p.weight_offset, static_cast<float>(p.missing_weight));
-  ColumnParameter bias(p.bias, 0.0, static_cast<float>(p.missing_bias));
-  const int64_t x_stride = p.x.inner.stride[0], y_stride = p.y ? p.y.inner.stride[0] : 0;
-  for (int64_t t = begin; t < end; ++t) {
-    const ColumnTile tile(p, t);
-    RowStatistics statistics[kColumns];
-    ColumnRows rows;
-    const bool whole = tile.count == kColumns;
-    if (whole) {
-      if (!p.given) column_statistics(p, p.x.template row<const T>(tile.first), x_buffer, statistics);
-      for (int c = 0; c < kColumns; ++c) {
-        if (p.given) statistics[c] = given_statistics(p, tile.first + c);
-        rows.set(c, row_from(statistics[c], false, 0.0f));
-      }
+NORMKIT_NOINLINE void panel_moments(const RowsProblem& p, const ColumnsShape& shape, const Panel& panel,
+                                    const double* partials, ColumnBuffers<T>& buffers) {
+  const T* x = shape.at<const T>(p.x, panel);
+  const int64_t stride = shape.stride(p.x), ahead = fetched_ahead(shape.rows, stride, panel.width);
+  ColumnPartial& total = buffers.total;
+  Blocks b = shape.blocks(p);
+  const bool one_block = partials == nullptr && b.only_one();
+  buffers.tree.begin(panel.width, p.centred());
+  for (; b.more(); b.next()) {
+    if (partials != nullptr) {
+      buffers.tree.push(b.length, partials + panel.begin, partials + shape.columns + panel.begin);
+      partials += 2 * shape.columns;
+    } else {
+      block_column_moments(ColumnBlock<T>{x + b.begin * stride, stride, ahead}, b.length, panel.width,
+                           p.centred(), buffers, total.first, total.second);
+      if (!one_block) buffers.tree.push(b.length, total.first, total.second);
     }
-    if (!whole || rows.any_wide) {
-      for (int c = 0; c < tile.count; c += kMaxTileRows) {
-        const int left = tile.count - c;
-        forward_rows<T>(p, tile.first + c, left < kMaxTileRows ? left : kMaxTileRows, row_weight, row_bias,
-                        x_buffer, y_buffer);
-      }
+  }
+  if (!one_block) buffers.tree.finish(total);
+}
+
+// From means and sums of squares to what is applied: statistics_from, 16 sets at a time.
+inline NORMKIT_NOINLINE void finish_statistics(const RowsProblem& p, int sets, ColumnStatistics& s) {
+  using Vec = Vec16<double>;
+  if (p.statistic == Statistic::kNorm || p.flat_is_zero) {
+    for (int c = 0; c < sets; ++c) {
+      const RowStatistics one = p.centred() ? statistics_from(p, s.mean[c], 0.0, s.var[c], 1.0)
+                                            : statistics_of_squares(p, s.var[c], 1.0);
+      s.var[c] = one.var;
+      s.rstd[c] = one.rstd;
+      s.count[c] = one.count;
+    }
+    return;
+  }
+  const Vec n = Vec::splat(static_cast<double>(p.n)), eps = Vec::splat(p.eps), one = Vec::splat(1.0);
+  for (int c = 0; c < sets; c += kColumns) {
+    (Vec::load(s.var + c) / n).store(s.var + c);
+    for (int i = c; i < c + kColumns; ++i) s.var[i] = s.var[i] < 0.0 ? 0.0 : s.var[i];
+    (one / square_root(Vec::load(s.var + c) + eps)).store(s.rstd + c);
+    n.store(s.count + c);
+  }
+}
+
+// Statistics of the sets of a bundle, from its elements or from partials.
+template <typename T>
+NORMKIT_NOINLINE void bundle_statistics(const RowsProblem& p, const ColumnsShape& shape, int64_t o,
+                                        int64_t bundle, const double* partials, ColumnBuffers<T>& buffers,
+                                        ColumnStatistics& s) {
+  MergeTree<Moments<float>> moments;
+  MergeTree<Sums> squares;
+  const double rows = static_cast<double>(shape.rows);
+  int64_t taken = 0;
+  int sets = 0;
+  for (int64_t k = 0; k < shape.panels_of_bundle(); ++k) {
+    const Panel panel = shape.panel(o, bundle * shape.panels_of_bundle() + k);
+    panel_moments(p, shape, panel, partials, buffers);
+    const ColumnPartial& m = buffers.total;
+    if (shape.fold == 1) {
+      sets = panel.width;
+      if (p.centred()) memcpy(s.mean, m.first, sizeof(s.mean));
+      memcpy(s.var, m.second, sizeof(s.var));
       continue;
     }
-    for (int c = 0; !p.given && c < kColumns; ++c) save_statistics(p, tile.first + c, statistics[c]);
-    if (!p.y) continue;
-    const T* x = p.x.template row<const T>(tile.first);
-    T* y = p.y.template row<T>(tile.first);
-    const Vec16<float> hi = Vec16<float>::load(rows.hi), lo = Vec16<float>::load(rows.lo);
-    const Vec16<float> rstd = Vec16<float>::load(rows.rstd);
-    weight.begin_sets(tile.first);
-    bias.begin_sets(tile.first);
-    for (Blocks b(p); b.more(); b.next()) {
-      weight.begin_block(b.begin, b.length);
-      bias.begin_block(b.begin, b.length);
-      for (int i = 0; i < b.length; ++i) {
-        const int64_t at = b.begin + i;
-        const Vec16<float> xhat = normalized(load16(x + at * x_stride), hi, lo, rstd);
-        store16(y + at * y_stride, canonical(xhat * weight.at(i) + bias.at(i)));
+    for (int c = 0; c < panel.width; ++c) {
+      if (p.centred())
+        moments.push({rows, m.first[c], 0.0, m.second[c]});
+      else
+        squares.push({m.second[c], 0.0});
+      if (++taken < shape.fold) continue;
+      const Moments<float> set =
+          p.centred() ? moments.finish() : Moments<float>{0, 0, 0, squares.finish().first};
+      s.mean[sets] = set.mean;
+      s.var[sets++] = set.m2;
+      moments = {};
+      squares = {};
+      taken = 0;
+    }
+  }
+  finish_statistics(p, sets, s);
+}
+
+// The same, as the caller gave them.
+inline NORMKIT_NOINLINE void given_column_statistics(const RowsProblem& p, const ColumnsShape& shape,
+                                                     int64_t o, int64_t bundle, ColumnStatistics& s) {
+  const Pieces bundles = shape.bundles();
+  const int64_t first = shape.set(o, bundles.begin(bundle)), sets = bundles.width(bundle) / shape.fold;
+  for (int64_t c = 0; c < sets; ++c) {
+    const RowStatistics one = given_statistics(p, first + c);
+    s.mean[c] = one.mean;
+    s.rstd[c] = one.rstd;
+    s.count[c] = one.count;
+  }
+}
+
+// ---- applying ----
+
+// What the columns of a panel are applied with: Row and, of a backward pass, RowGrad for each.
+struct PanelScales {
+  alignas(64) float hi[kPanelLanes], lo[kPanelLanes], rstd[kPanelLanes], weight[kPanelLanes],
+      bias[kPanelLanes], mean_g[kPanelLanes], mean_gxhat[kPanelLanes];
+  alignas(64) double wide_mean[kPanelLanes], wide_rstd[kPanelLanes], wide_mean_g[kPanelLanes],
+      wide_mean_gxhat[kPanelLanes];
+  bool is_wide[kPanelLanes];
+  bool any_wide;
+
+  NORMKIT_INLINE WideRow<float> wide(int c) const { return {wide_mean[c], 0.0, wide_rstd[c], 1.0}; }
+  NORMKIT_INLINE Row<float> row(int c, double count) const {
+    return {{hi[c], lo[c], rstd[c]}, wide(c), is_wide[c], count, 0.0};
+  }
+
+  // mean and rstd, of the sets of the panel's bundle.
+  inline NORMKIT_NOINLINE void set(const ColumnsShape& shape, const Panel& panel, const ColumnStatistics& s) {
+    const int64_t within = shape.fold == 1 ? 0 : panel.begin % shape.bundle_unit % shape.fold;
+    int64_t taken = within;
+    for (int c = 0, set = 0; c < vectors_of(panel.width) * kColumns; ++c) {
+      wide_mean[c] = c < panel.width ? s.mean[set] : 0.0;
+      wide_rstd[c] = c < panel.width ? s.rstd[set] : 0.0;
+      if (++taken == shape.fold) {
+        taken = 0;
+        ++set;
       }
-      if (p.activation != Activation::kNone)
-        activate_runs(p.activation, y + b.begin * y_stride, y_stride, b.length, kColumns);
+    }
+    any_wide = false;
+    for (int c = 0; c < panel.width; ++c) {
+      is_wide[c] = !in_float_range(wide_mean[c], wide_rstd[c]);
+      any_wide = any_wide || is_wide[c];
+    }
+    for (int c = 0; c < panel.width; c += kColumns) {
+      const Vec16<double> mean = Vec16<double>::load(wide_mean + c);
+      const Vec16<float> rounded = narrow16(mean);
+      rounded.store(hi + c);
+      narrow16(mean - widen(rounded)).store(lo + c);
+      narrow16(Vec16<double>::load(wide_rstd + c)).store(rstd + c);
+    }
+  }
+};
+
+// Rows that are finished together, in L1.
+constexpr int kSweepRows = 8;
+
+// out = kernel(row, column) for `rows` rows of a panel; out may be the kernel's input. A kernel has
+//   at(column): its operands for one vector;   (operands, row, column): the 16 results;
+//   fetch(row, column): asks for its input;    wide(row, column, to): one result in double.
+template <typename T, typename Kernel>
+NORMKIT_NOINLINE void sweep_columns(const Kernel& kernel, int64_t rows, int width, const PanelScales& s,
+                                    T* out, int64_t stride, bool stream,
+                                    Activation activation = Activation::kNone) {
+  alignas(64) T tile[kSweepRows * kPanelLanes];
+  const bool direct = !stream && !s.any_wide && width % kColumns == 0;
+  for (int64_t i = 0; i < rows; i += kSweepRows) {
+    const int count = static_cast<int>(rows - i < kSweepRows ? rows - i : kSweepRows);
+    T* to = direct ? out + i * stride : tile;
+    const int64_t step = direct ? stride : kPanelLanes;
+    for (int v = 0; v < vectors_of(width); ++v) {
+      const int column = vector_at(v, width);
+      const auto operands = kernel.at(column);
+      for (int r = 0; r < count; ++r) {
+        if (stream) kernel.fetch(i + r, column);
+        store16(to + r * step + column, canonical(kernel(operands, i + r, column)));
+      }
+    }
+    for (int c = 0; s.any_wide && c < width; ++c)
+      for (int r = 0; s.is_wide[c] && r < count; ++r) kernel.wide(i + r, c, tile + r * kPanelLanes + c);
+    if (activation != Activation::kNone) activate_runs(activation, to, step, count, width);
+    if (direct) continue;
+    for (int r = 0; r < count; ++r) {
+      const T* from = tile + r * kPanelLanes;
+      T* line = out + (i + r) * stride;
+      if (!stream)
+        memcpy(line, from, static_cast<size_t>(width) * sizeof(T));
+      else
+        for (int c = 0; c < width; c += 64 / static_cast<int>(sizeof(T))) stream_64_bytes(line + c, from + c);
     }
   }
 }
 
-template <typename T>
-void forward_columns_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  if constexpr (sizeof(Compute<T>) == sizeof(float))
-    forward_columns<T>(*static_cast<const RowsForward*>(state), begin, end);
+// Whether whole lines of `out` lie in every row of every panel, so that they can be written past the cache.
+inline bool has_whole_lines(const Operand& out, const ColumnsShape& shape) {
+  const int64_t line = 64 / out.bytes();
+  if (shape.columns % line != 0 || shape.bundle_unit % line != 0 || kPanel % line != 0 ||
+      shape.stride(out) % line != 0 || reinterpret_cast<uintptr_t>(out.data) % 64 != 0)
+    return false;
+  for (int a = 0; a < out.outer.count; ++a)
+    if (out.outer.stride[a] % line != 0 && out.outer.stride[a] != shape.fold) return false;
+  return true;
 }
 
 NORMKIT_END_NAMESPACE

@@ -62,8 +62,7 @@ void grad_sums_phase(const void* state, int64_t begin, int64_t end) {
 }
 
 inline int64_t blocks_of(const RowsProblem& p) {
-  if (p.n == 0) return 0;
-  return p.run < p.n && p.run >= kBlock ? p.n / p.run * divide_up(p.run, kBlock) : divide_up(p.n, p.block);
+  return p.n == 0 ? 0 : Blocks(p).count();
 }
 
 inline int64_t ranks_of(uint64_t filled) {

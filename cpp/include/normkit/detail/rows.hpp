@@ -25,7 +25,8 @@ struct RowsForward : RowsProblem {
   double missing_weight = 1.0, missing_bias = -0.0;  // what an absent one counts as; these change no bit
   RowMoments* moments = nullptr;                     // of each row, where a later phase wants them
   int32_t tile_rows = 1;
-  bool stream = false;  // write y past the cache
+  bool stream = false;      // write y past the cache
+  char* scratch = nullptr;  // of columns too large for a cache
   Activation activation = Activation::kNone;
 };
 
@@ -36,7 +37,7 @@ struct RowsBackward : RowsProblem {
   int64_t group_panels = 1;  // a power of two
   int64_t groups = 0;
   int64_t group_bytes = 0;
-  char* scratch = nullptr;  // 64-byte aligned; null: no parameter gradient is asked for
+  char* scratch = nullptr;  // 64-byte aligned; null: no parameter gradient is asked for; or of large columns
   // Sets whose weight is one number per channel: a set is `segments` channels of n / segments elements.
   int64_t segments = 0, segment_run = 0, samples = 0, channels = 0;
   Sums* channel_sums = nullptr;  // [samples, channels]; null as above

@@ -2,7 +2,7 @@
 #ifndef NORMKIT_DETAIL_ROWS_PLAN_HPP_
 #define NORMKIT_DETAIL_ROWS_PLAN_HPP_
 
-#include "normkit/detail/columns.hpp"
+#include "normkit/detail/columns_forward.hpp"
 #include "normkit/detail/short_rows_backward.hpp"
 #include "normkit/executor.hpp"
 
@@ -249,6 +249,39 @@ inline int64_t effort(const RowsProblem& p) {
   return p.statistic == Statistic::kRange || (p.statistic == Statistic::kNorm && p.power != 2.0) ? 16 : 1;
 }
 
+// Columns of more bytes than this, by panels, take three phases.
+constexpr int64_t kColumnCache = int64_t(1) << 20;
+
+// Scratch of such columns, or 0. `arrays`: of as many bytes as x that a pass reads.
+inline int64_t large_columns_bytes(const RowsProblem& p, const ColumnsShape& shape, bool backward) {
+  const int64_t size = p.x.bytes(), arrays = backward ? 2 : 1;
+  const int64_t width = shape.bundle_unit < shape.columns ? shape.bundle_unit : shape.columns;
+  if (arrays * shape.rows * width * size <= kColumnCache) return 0;
+  const int64_t bytes = ColumnScratch::bytes(shape, shape.blocks(p).count(), backward);
+  return bytes <= arrays * p.rows * p.n / 64 * size + kScratchBytes ? bytes : 0;
+}
+
+inline bool suits_forward_columns(const RowsForward& p, const ColumnsShape& shape) {
+  return suits_columns(p, shape, p.y, {}) && is_column_parameter(p.bias, shape);
+}
+
+// y of a block of a panel, once there are statistics.
+inline Plan::Phase apply_columns_of(const RowsForward& p, const ColumnsShape& shape) {
+  return {shape.outer * divide_up(shape.rows, kBlock) * shape.panels(), 2 * kBlock * kPanel * p.x.bytes(),
+          NORMKIT_PHASE_FUNCTIONS(apply_columns_phase)[p.x.dtype]};
+}
+
+inline bool plan_forward_columns(RowsForward& p, Plan* plan) {
+  const ColumnsShape shape(p);
+  if (!suits_forward_columns(p, shape)) return false;
+  p.stream = p.y && p.rows >= kStreamBytes / (2 * p.n * p.x.bytes()) && has_whole_lines(p.y, shape);
+  const Plan::Phase bundles = {shape.outer * shape.bundles().count,
+                               2 * shape.rows * shape.bundle_unit * p.x.bytes(),
+                               NORMKIT_PHASE_FUNCTIONS(forward_bundles_phase)[p.x.dtype]};
+  plan->phases[0] = p.given ? apply_columns_of(p, shape) : bundles;
+  return true;
+}
+
 inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   plan->phase_count = 0;
   if (p.rows == 0) return;
@@ -261,9 +294,7 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   }
   choose_tiles(p);
   plan->phase_count = 1;
-  if (suits_columns(p, p.y, {}) && ColumnParameter::fits(p.bias)) {
-    plan->phases[0] = {ColumnTile::tiles(p), 2 * kColumns * p.n * p.x.bytes(),
-                       NORMKIT_PHASE_FUNCTIONS(forward_columns_phase)[p.x.dtype]};
+  if (plan_forward_columns(p, plan)) {
     set_state(plan, p);
     return;
   }

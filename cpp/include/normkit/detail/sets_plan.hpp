@@ -46,6 +46,13 @@ class SetAxes {
   // Elements of a set that share a weight, if they lie side by side in its numbering.
   inline int64_t segment() const { return product(affine_end_, count_); }
   inline int64_t segments() const { return product(outer_, affine_end_); }
+  // Whether the elements of a set that differ in their weight, and then in nothing else, are neighbours.
+  inline bool channels_last(const int64_t* given) {
+    const int64_t* stride = element_strides(given);
+    for (int k = affine_end_ - 1; k >= outer_; --k)
+      if (size_[k] > 1) return stride[k] == 1 && segment() > 1;
+    return false;
+  }
   // Weight and bias vary within the sets only, as LayerNorm's: their gradients are sums over rows.
   inline bool parameters_are_columns() const {
     return affine_end_ == count_ && affine_end_ > outer_ && kept_plain_ == outer_;
@@ -172,12 +179,51 @@ inline void update_running_phase(const void* state, int64_t begin, int64_t end) 
   }
 }
 
-inline size_t sets_forward_bytes(const SetsShape& shape, const SetNormArgs& args) {
-  if (args.running_mean.data == nullptr && args.running_var.data == nullptr) return 0;
-  RowsProblem p;
+// Phase 2 of large columns: their statistics, and the running ones.
+template <typename T>
+void merge_column_moments_phase(const void* state, int64_t begin, int64_t end) {
+  const RunningUpdate& u = *static_cast<const RunningUpdate*>(state);
+  if constexpr (sizeof(Compute<T>) == sizeof(float)) {
+    const FloatEnvironment environment;
+    merge_column_moments<T>(u.forward, begin, end);
+  }
+  const Pieces bundles = ColumnsShape(u.forward).bundles();
+  if (u.forward.moments != nullptr)  // columns are channels
+    update_running_phase(state, bundles.begin(begin), bundles.begin(end - 1) + bundles.width(end - 1));
+}
+
+// x, y and what is known from them.
+template <typename Args>
+inline void check_forward_elements(const SetsKind& kind, const Args& args, SetAxes& axes, RowsForward& p,
+                                   ArgumentChecker& check) {
+  set_kind(kind, p);
+  p.given = args.given_mean.data != nullptr;
+  check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
+  check.output(args.y, axes.elements(), axes.element_strides(args.y.strides), true, &p.y);
+  if (check.status() == Status::kOk) p.channels_last = axes.channels_last(args.x.strides);
+}
+
+// Scratch of the records for running statistics, and of large columns.
+inline int64_t record_bytes(const RowsForward& p) {
+  return divide_up(p.rows * static_cast<int64_t>(sizeof(RowMoments)), 64) * 64;
+}
+inline int64_t forward_columns_bytes(const RowsForward& p) {
+  const ColumnsShape shape(p);
+  return p.given || !suits_forward_columns(p, shape) ? 0 : large_columns_bytes(p, shape, false);
+}
+
+// Without room for large columns they are slow, with the same bits.
+inline size_t sets_forward_bytes(const SetsKind& kind, const SetsShape& shape, const SetNormArgs& args) {
+  RunningUpdate u;
+  RowsForward& p = u.forward;
   ArgumentChecker check;
-  const SetAxes axes(shape, &p, check);
-  return check.status() != Status::kOk ? 0 : static_cast<size_t>(p.rows) * sizeof(RowMoments) + 64;
+  SetAxes axes(shape, &p, check);
+  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0) return 0;
+  const bool records = args.running_mean.data != nullptr || args.running_var.data != nullptr;
+  const int64_t kept = records ? record_bytes(p) : 0;
+  check_forward_elements(kind, args, axes, p, check);
+  const int64_t columns = check.status() == Status::kOk ? forward_columns_bytes(p) : 0;
+  return kept + columns == 0 ? 0 : static_cast<size_t>(kept + columns) + 64;
 }
 
 // given_mean comes with exactly one of given_var and given_rstd.
@@ -195,13 +241,11 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   RowsForward& p = u.forward;
   ArgumentChecker check;
   SetAxes axes(shape, &p, check);
-  set_kind(kind, p);
   p.missing_weight = kind.missing_weight;
   p.missing_bias = kind.missing_bias;
   p.eps = args.eps;
   p.activation = args.activation;
   check.activation(args.activation);
-  p.given = args.given_mean.data != nullptr;
   p.given_variance = args.given_var.data != nullptr;
   const ConstView& second = p.given_variance ? args.given_var : args.given_rstd;
   const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
@@ -209,10 +253,9 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   check_given(kind, args, check);
   if (updates && !kind.channel_statistics) check.fail(Status::kMissingStatistics);
   if (check.status() != Status::kOk) return check.status();
-  check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
+  check_forward_elements(kind, args, axes, p, check);
   check.input(args.weight, axes.elements(), axes.parameter_strides(args.weight.strides), false, &p.weight);
   check.input(args.bias, axes.elements(), axes.parameter_strides(args.bias.strides), false, &p.bias);
-  check.output(args.y, axes.elements(), axes.element_strides(args.y.strides), true, &p.y);
   if (p.given) {
     check.input(args.given_mean, axes.sets(), axes.channel_strides(args.given_mean.strides), false, &p.mean);
     check.input(second, axes.sets(), axes.channel_strides(second.strides), false, &p.rstd);
@@ -231,35 +274,76 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   check.parameter_type(p.bias, p.x.dtype, false);
   check.overlaps(p.y, p.x, p.x);
   if (check.status() != Status::kOk) return check.status();
-  const bool records = !p.given && (u.running_mean || u.running_var) && p.rows > 0 && p.n > 0;
+  const bool empty = p.rows == 0 || p.n == 0;
+  const bool records = !p.given && (u.running_mean || u.running_var) && !empty;
+  const int64_t needed = records ? record_bytes(p) : 0;
   if (records) {
-    const size_t needed = static_cast<size_t>(p.rows) * sizeof(RowMoments);
-    p.moments = reinterpret_cast<RowMoments*>(aligned_scratch(workspace, needed));
+    p.moments = reinterpret_cast<RowMoments*>(aligned_scratch(workspace, static_cast<size_t>(needed)));
     if (p.moments == nullptr) return Status::kWorkspaceTooSmall;
-  }
-  finish_forward_plan(p, plan);
-  if (records) {
     u.channels = axes.channel_count();
     u.samples = p.rows / u.channels;
     u.momentum = args.momentum;
+  }
+  finish_forward_plan(p, plan);
+  const int64_t columns = empty ? 0 : forward_columns_bytes(p);
+  char* scratch = columns == 0 ? nullptr : aligned_scratch(workspace, static_cast<size_t>(needed + columns));
+  const ColumnsShape side_by_side(p);
+  if (scratch != nullptr && (!records || u.channels == side_by_side.columns)) {
+    p.scratch = scratch + needed;
+    const int64_t blocks = side_by_side.blocks(p).count(), panels = side_by_side.panels();
+    plan->phases[0] = {side_by_side.outer * blocks * panels, kBlock * kPanel * p.x.bytes(),
+                       NORMKIT_PHASE_FUNCTIONS(column_moments_phase)[p.x.dtype]};
+    plan->phases[1] = {side_by_side.bundles().count,
+                       16 * side_by_side.outer * blocks * side_by_side.bundle_unit,
+                       NORMKIT_PHASE_FUNCTIONS(merge_column_moments_phase)[p.x.dtype]};
+    plan->phases[2] = apply_columns_of(p, side_by_side);
+    plan->phase_count = p.y ? 3 : 2;
+    set_state(plan, u);
+  } else if (records) {
     plan->phases[plan->phase_count++] = {u.channels, 32 * u.samples, &update_running_phase};
     set_state(plan, u);
   }
   return Status::kOk;
 }
 
+// dy, x, dx and what is known from them.
+inline void check_backward_elements(const SetsKind& kind, const SetNormBackwardArgs& args, SetAxes& axes,
+                                    RowsBackward& p, ArgumentChecker& check) {
+  set_kind(kind, p);
+  p.given = args.given_mean.data != nullptr;
+  p.segments = axes.segments();
+  check.input(args.dy, axes.elements(), axes.element_strides(args.dy.strides), true, &p.dy);
+  check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
+  check.output(args.dx, axes.elements(), axes.element_strides(args.dx.strides), false, &p.dx);
+  if (check.status() == Status::kOk) p.channels_last = axes.channels_last(args.x.strides);
+}
+
+// Scratch of the sums of each channel of each set, and of large columns.
+inline int64_t channel_sum_bytes(const RowsBackward& p) {
+  return divide_up(p.rows * p.segments * static_cast<int64_t>(sizeof(Sums)), 64) * 64;
+}
+inline int64_t backward_columns_bytes(const RowsBackward& p) {
+  const ColumnsShape shape(p);
+  return suits_backward_columns(p, shape) ? large_columns_bytes(p, shape, true) : 0;
+}
+
 // The parameter gradients of sets: as sums over rows, or of each set's segments.
-inline size_t sets_backward_bytes(const SetsShape& shape, const SetNormBackwardArgs& args) {
-  if (args.dweight.data == nullptr && args.dbias.data == nullptr) return 0;
+inline size_t sets_backward_bytes(const SetsKind& kind, const SetsShape& shape,
+                                  const SetNormBackwardArgs& args) {
+  const bool wants_parameters = args.dweight.data != nullptr || args.dbias.data != nullptr;
   RowsBackward p;
   ArgumentChecker check;
-  const SetAxes axes(shape, &p, check);
+  SetAxes axes(shape, &p, check);
   if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
   if (axes.parameters_are_columns()) {
+    if (!wants_parameters) return 0;
     choose_groups(p, true, args.x.dtype);
     return static_cast<size_t>(p.groups * p.group_bytes) + 64;
   }
-  return static_cast<size_t>(p.rows * axes.segments()) * sizeof(Sums) + 64;
+  check_backward_elements(kind, args, axes, p, check);
+  const int64_t sums = wants_parameters ? channel_sum_bytes(p) : 0;
+  const int64_t columns = check.status() == Status::kOk ? backward_columns_bytes(p) : 0;
+  return sums + columns == 0 ? 0 : static_cast<size_t>(sums + columns) + 64;
 }
 
 inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
@@ -267,27 +351,25 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   RowsBackward p;
   ArgumentChecker check;
   SetAxes axes(shape, &p, check);
-  set_kind(kind, p);
   p.eps = args.eps;
   p.accumulate = args.accumulate;
-  p.given = args.given_mean.data != nullptr;
   p.given_variance = args.given_var.data != nullptr;
-  const ConstView& mean = p.given ? args.given_mean : args.mean;
-  const ConstView& second = !p.given ? args.rstd : p.given_variance ? args.given_var : args.given_rstd;
+  const bool given = args.given_mean.data != nullptr;
+  const ConstView& mean = given ? args.given_mean : args.mean;
+  const ConstView& second = !given ? args.rstd : p.given_variance ? args.given_var : args.given_rstd;
+  set_kind(kind, p);
   if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
   check_given(kind, args, check);
   if (p.centred() && (mean.data == nullptr) != (second.data == nullptr))
     check.fail(Status::kMissingStatistics);
   if (check.status() != Status::kOk) return check.status();
-  check.input(args.dy, axes.elements(), axes.element_strides(args.dy.strides), true, &p.dy);
-  check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
+  check_backward_elements(kind, args, axes, p, check);
   check.input(args.weight, axes.elements(), axes.parameter_strides(args.weight.strides), false, &p.weight);
   check.input(mean, axes.sets(),
               p.given ? axes.channel_strides(mean.strides) : axes.set_strides(mean.strides), false, &p.mean);
   check.input(second, axes.sets(),
               p.given ? axes.channel_strides(second.strides) : axes.set_strides(second.strides), false,
               &p.rstd);
-  check.output(args.dx, axes.elements(), axes.element_strides(args.dx.strides), false, &p.dx);
   check.output(args.dweight, axes.parameters(), axes.own_parameter_strides(args.dweight.strides), false,
                &p.dweight);
   check.output(args.dbias, axes.parameters(), axes.own_parameter_strides(args.dbias.strides), false,
@@ -315,23 +397,45 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
     return finish_backward_plan(p, args.x.dtype, wants_parameters, workspace, plan);
   plan->phase_count = 0;
   p.channels = axes.channel_count() * axes.segments();
-  p.segments = axes.segments();
   p.segment_run = p.segments == 1 ? p.run : axes.segment();
   const bool empty = p.rows == 0 || p.n == 0;
   p.samples = empty ? 0 : p.rows * p.segments / p.channels;
-  if (wants_parameters && !empty) {
-    p.channel_sums = reinterpret_cast<Sums*>(
-        aligned_scratch(workspace, static_cast<size_t>(p.rows * p.segments) * sizeof(Sums)));
+  const int64_t sums = wants_parameters && !empty ? channel_sum_bytes(p) : 0;
+  if (sums > 0) {
+    p.channel_sums = reinterpret_cast<Sums*>(aligned_scratch(workspace, static_cast<size_t>(sums)));
     if (p.channel_sums == nullptr) return Status::kWorkspaceTooSmall;
   }
   if (!empty) choose_stores(p, 1);
   int phases = 0;
-  if (!empty && suits_columns_backward(p))
-    plan->phases[phases++] = {ColumnTile::tiles(p), 3 * kColumns * p.n * size_of(args.x.dtype),
-                              NORMKIT_PHASE_FUNCTIONS(backward_columns_phase)[args.x.dtype]};
-  else if (!empty)
+  const ColumnsShape columns = empty ? ColumnsShape() : ColumnsShape(p);
+  if (!empty && suits_backward_columns(p, columns)) {
+    const int64_t bytes = p.rstd && !p.sum_dy && (!wants_parameters || p.channels == columns.columns)
+                              ? large_columns_bytes(p, columns, true)
+                              : 0;
+    char* scratch = bytes == 0 ? nullptr : aligned_scratch(workspace, static_cast<size_t>(sums + bytes));
+    p.stream = p.dx && p.rows >= kStreamBytes / (3 * p.n * p.x.bytes()) && has_whole_lines(p.dx, columns);
+    if (scratch != nullptr) {
+      p.scratch = scratch + sums;
+      const int64_t blocks = columns.blocks(p).count(), panels = columns.panels();
+      const int64_t element = p.x.bytes();
+      plan->phases[0] = {columns.outer * blocks * panels, 2 * kBlock * kPanel * element,
+                         NORMKIT_PHASE_FUNCTIONS(column_grad_sums_phase)[p.x.dtype]};
+      plan->phases[1] = {columns.bundles().count, 16 * columns.outer * blocks * columns.bundle_unit,
+                         NORMKIT_PHASE_FUNCTIONS(merge_column_grads_phase)[p.x.dtype]};
+      plan->phases[2] = {columns.outer * divide_up(columns.rows, kBlock) * panels,
+                         3 * kBlock * kPanel * element,
+                         NORMKIT_PHASE_FUNCTIONS(apply_column_grads_phase)[p.x.dtype]};
+      plan->phase_count = p.dx ? 3 : 2;
+      set_state(plan, p);
+      return Status::kOk;
+    }
+    plan->phases[phases++] = {columns.outer * columns.bundles().count,
+                              3 * columns.rows * columns.bundle_unit * p.x.bytes(),
+                              NORMKIT_PHASE_FUNCTIONS(backward_bundles_phase)[args.x.dtype]};
+  } else if (!empty) {
     plan->phases[phases++] = {p.rows, 3 * p.n * size_of(args.x.dtype),
                               NORMKIT_PHASE_FUNCTIONS(backward_sets_phase)[args.x.dtype]};
+  }
   if (wants_parameters) plan->phases[phases++] = {p.channels, 16 * (p.samples + 1), &add_samples_phase};
   plan->phase_count = phases;
   set_state(plan, p);

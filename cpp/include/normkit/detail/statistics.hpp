@@ -38,6 +38,8 @@ struct RowsProblem {
   int64_t run = 0;      // blocks are cut from runs: see Blocks
   int32_t block = 0;    // longest_block(run)
   int64_t segment = 0;  // weight and bias are one number for each `segment` elements; 0: for each element
+  // The segments lie side by side (channels-last GroupNorm): statistics are theirs, merged in their order.
+  bool channels_last = false;
   double eps = 0.0;
   double weight_offset = 0.0;
   Statistic statistic = Statistic::kMoments;
@@ -74,14 +76,27 @@ struct Blocks {
   }
   NORMKIT_INLINE bool more() const { return begin < n; }
   NORMKIT_INLINE bool only_one() const { return length == n; }
+  // How many there are, and the one behind `index` others.
+  NORMKIT_INLINE int64_t count() const {
+    return cuts_runs() ? n / run * blocks_of_run() : (n + longest - 1) / longest;
+  }
+  NORMKIT_INLINE Blocks at(int64_t index) const {
+    Blocks b = *this;
+    b.begin =
+        cuts_runs() ? index / blocks_of_run() * run + index % blocks_of_run() * longest : index * longest;
+    b.measure();
+    return b;
+  }
   NORMKIT_INLINE void next() {
     begin += length;
     measure();
   }
 
  private:
+  NORMKIT_INLINE bool cuts_runs() const { return longest <= run && run < n; }
+  NORMKIT_INLINE int64_t blocks_of_run() const { return (run + longest - 1) / longest; }
   NORMKIT_INLINE void measure() {
-    const int64_t left = longest <= run && run < n ? run - begin % run : n - begin;
+    const int64_t left = cuts_runs() ? run - begin % run : n - begin;
     length = left < longest ? static_cast<int>(left) : longest;
   }
 };
@@ -152,6 +167,32 @@ NORMKIT_NOINLINE void square_statistics(const RowsProblem& p, const T* const* ro
     squares[r] = tree.finish().first;
   }
   for (int r = 0; r < count; ++r) statistics[r] = statistics_of_squares(p, squares[r], 1.0);
+}
+
+// A set of p.channels_last: the tree of each segment, merged in their order by the same tree.
+template <typename T>
+NORMKIT_NOINLINE RowStatistics segmented_statistics(const RowsProblem& p, const T* row, T* buffer) {
+  using C = Compute<T>;
+  MergeTree<Moments<C>> moments;
+  MergeTree<Sums> squares;
+  for (int64_t first = 0; first < p.n; first += p.segment) {
+    MergeTree<Moments<C>> own_moments;
+    MergeTree<Sums> own_squares;
+    for (Blocks b(p.segment, p.segment, longest_block(p.segment)); b.more(); b.next()) {
+      const T* x = block_of(p.x, row, first + b.begin, b.length, buffer);
+      if (p.centred())
+        own_moments.push(block_moments(x, b.length, block_sum(x, b.length)));
+      else
+        own_squares.push({block_sum_of_squares(x, b.length), 0.0});
+    }
+    if (p.centred())
+      moments.push(own_moments.finish());
+    else
+      squares.push(own_squares.finish());
+  }
+  if (!p.centred()) return statistics_of_squares(p, squares.finish().first, 1.0);
+  const Moments<C> m = moments.finish();
+  return statistics_from(p, m.mean, m.mean_low, m.m2, 1.0);
 }
 
 // A power of two that takes a positive double near 1, as far as one can: at most 2^1000.
@@ -365,7 +406,9 @@ NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, in
   }
   const int step = p.x.inner.contiguous() ? count : 1;
   for (int r = 0; r < count; r += step) {
-    if (p.centred())
+    if (p.channels_last)
+      for (int k = r; k < r + step; ++k) statistics[k] = segmented_statistics(p, row[k], buffer);
+    else if (p.centred())
       centred_statistics(p, row + r, step, buffer, statistics + r);
     else
       square_statistics(p, row + r, step, buffer, statistics + r);
