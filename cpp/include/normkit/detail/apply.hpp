@@ -84,6 +84,12 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
   }
 }
 
+template <typename C>
+NORMKIT_INLINE Vec16<C> gradient(Vec16<C> dy, Vec16<C> xhat, Vec16<C> weight, const Vec16<C>& mean_g,
+                                 const Vec16<C>& mean_gxhat, const Vec16<C>& rstd) {
+  return ((dy * weight - mean_g) - xhat * mean_gxhat) * rstd;
+}
+
 // dx = ((g - a) - xhat b) rstd, g = dy weight, for one block; dx may be dy or x. D: T or its computing type.
 // kStream: as apply_block.
 template <bool kStream, typename T, typename D>
@@ -93,14 +99,13 @@ NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, D* dx, int n, co
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   const Vec a = Vec::splat(mean_g), b = Vec::splat(mean_gxhat);
-  const auto gradient = [&](Vec dy16, Vec x16, Vec w) {
-    return ((dy16 * w - a) - normalized(x16, hi, lo, rstd) * b) * rstd;
-  };
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     const int j = i + kVecLanes;
-    const Vec low = gradient(load16(dy + i), load16(x + i), weight.at(i));
-    const Vec high = gradient(load16(dy + j), load16(x + j), weight.at(j));
+    const Vec low =
+        gradient(load16(dy + i), normalized(load16(x + i), hi, lo, rstd), weight.at(i), a, b, rstd);
+    const Vec high =
+        gradient(load16(dy + j), normalized(load16(x + j), hi, lo, rstd), weight.at(j), a, b, rstd);
     if constexpr (kStream) {
       prefetch_lines<kLanes>(dy + i, ahead.dy);
       prefetch_lines<kLanes>(x + i, ahead.x);
@@ -110,8 +115,10 @@ NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, D* dx, int n, co
   if (i < n) {
     const Tail<T> x_tail(x + i, n - i), dy_tail(dy + i, n - i);
     const Tail<Compute<T>> w(weight.data + i * weight.step, weight.step ? n - i : kVecLanes);
-    store_tail(dx + i, n - i, canonical(gradient(dy_tail.low, x_tail.low, w.low)),
-               canonical(gradient(dy_tail.high, x_tail.high, weight.step ? w.high : w.low)));
+    const Vec w_high = weight.step ? w.high : w.low;
+    const Vec low = gradient(dy_tail.low, normalized(x_tail.low, hi, lo, rstd), w.low, a, b, rstd);
+    const Vec high = gradient(dy_tail.high, normalized(x_tail.high, hi, lo, rstd), w_high, a, b, rstd);
+    store_tail(dx + i, n - i, canonical(low), canonical(high));
   }
 }
 
