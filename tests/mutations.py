@@ -25,9 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 HEADERS = Path("cpp/include/normkit/detail")
 SOURCES = ["accuracy_test.cpp", "sameness_test.cpp", "memory_test.cpp"]
 OWN_SOURCES = {
+    "activation.hpp": ["fused_test.cpp"],
+    "add_block.hpp": ["fused_test.cpp"],
+    "add_norm.hpp": ["fused_test.cpp"],
     "window.hpp": ["window_test.cpp"],
     "window_plan.hpp": ["window_test.cpp"],
-    "columns.hpp": ["sets_test.cpp"],
+    "columns.hpp": ["sets_test.cpp", "fused_test.cpp"],
     "columns_backward.hpp": ["sets_test.cpp"],
     "sets_plan.hpp": ["sets_test.cpp"],
     "switchable.hpp": ["sets_test.cpp"],
@@ -195,6 +198,36 @@ MUTATIONS = [
         "tile += p.tasks)",
         "tile += p.tasks + 1)",
     ),
+    Mutation(
+        "e^v without its power of two where v is negative",
+        "activation.hpp",
+        "  return times_power<kShort>(quotient, negative ? e.k : Part{});",
+        "  return quotient;",
+    ),
+    Mutation(
+        "Phi's tail for both signs of x",
+        "activation.hpp",
+        "  const Part result = negative ? scaled : x * (one - scaled);",
+        "  const Part result = negative ? scaled : x * scaled;",
+    ),
+    Mutation(
+        "columns without their activation",
+        "columns.hpp",
+        "      if (p.activation != Activation::kNone)",
+        "      if (p.activation == Activation::kRelu)",
+    ),
+    Mutation(
+        "the tail of a sum takes x twice",
+        "add_block.hpp",
+        "(Tail<X>(x + i, n - i).low + Tail<R>(residual + i, n - i).low)",
+        "(Tail<X>(x + i, n - i).low + Tail<X>(x + i, n - i).low)",
+    ),
+    Mutation(
+        "a tile's sum stops one row early",
+        "add_norm.hpp",
+        "    for (int r = 0; r < count; ++r) {",
+        "    for (int r = 0; r + 1 < count; ++r) {",
+    ),
 ]
 
 
@@ -225,7 +258,7 @@ def outcome(mutation):
         if error:
             return "error", error
         program = folder / "tests/mutant"
-        every = [*SOURCES, "window_test.cpp", "sets_test.cpp"]
+        every = [*SOURCES, "window_test.cpp", "sets_test.cpp", "fused_test.cpp"]
         names = every if mutation is None else OWN_SOURCES.get(mutation.file, SOURCES)
         sources = [str(folder / "tests/cpp" / source) for source in names]
         include = ["-I", str(folder / "cpp/include")]
