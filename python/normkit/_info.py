@@ -147,7 +147,7 @@ def _processor_quota() -> int | None:
 
 def _stores() -> str:
     caches = ", ".join(f"{level} {size}" for level, size in cache_sizes().items())
-    text = f"past the caches for results of {_ext._stream_bytes() >> 20} MiB and more"
+    text = f"past the caches where arrays take {_ext._stream_bytes() >> 20} MiB together"
     return f"{text} ({caches})" if caches else text
 
 

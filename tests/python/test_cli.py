@@ -10,7 +10,7 @@ import sys
 import normkit
 import numpy as np
 import pytest
-from normkit import _selftest, cli
+from normkit import _info, _selftest, cli
 from normkit.demo import claims, network, report, training
 
 

@@ -25,7 +25,7 @@ NORMKIT_EXPORT const char* isa_available() noexcept;
 NORMKIT_EXPORT int get_num_threads() noexcept;
 NORMKIT_EXPORT void set_num_threads(int threads) noexcept;
 
-// Outputs of at least this many bytes are written past the caches.
+// Where inputs and outputs together take at least this many bytes, outputs are written past the caches.
 NORMKIT_EXPORT int64_t stream_bytes() noexcept;
 
 }  // namespace normkit
