@@ -141,8 +141,8 @@ MUTATIONS = [
     Mutation(
         "squares of a column in one long chain",
         "columns.hpp",
-        "steps = whole > kChain ? kChain : whole > 0 ? whole : 1;",
-        "steps = whole > 0 ? whole : 1;",
+        "add_to_lanes(n, width, kChain, buffers.sums, SquareChain<true, T>",
+        "add_to_lanes(n, width, n, buffers.sums, SquareChain<true, T>",
     ),
     Mutation(
         "columns out of range applied in float",

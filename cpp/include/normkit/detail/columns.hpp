@@ -58,19 +58,24 @@ struct Steps {
 };
 
 // Adds n rows to the lanes: chain(lane, row, column, steps, first) takes rows row, row + 32, ... of one
-// vector, at most kChain of them, so that sums stay in registers for as long.
+// vector, at most `most` of them: kChain where x is in a cache, so that sums stay in registers for as long; 1
+// where it is not, which takes memory in its order.
 template <typename C, int kSums, typename Chain>
-NORMKIT_INLINE void add_to_lanes(int n, int width, ColumnLanes<C, kSums>& lanes, const Chain& chain) {
+NORMKIT_INLINE void add_to_lanes(int n, int width, int most, ColumnLanes<C, kSums>& lanes,
+                                 const Chain& chain) {
   if (n < kLanes) memset(lanes.lane, 0, sizeof(lanes.lane));
   for (int i = 0; i < n;) {
-    const int whole = (n - i) / kLanes, steps = whole > kChain ? kChain : whole > 0 ? whole : 1;
+    const int whole = (n - i) / kLanes, steps = whole > most ? most : whole > 0 ? whole : 1;
     for (int j = 0; j < kLanes && i + j < n; ++j) {
       for (int v = 0; v < vectors_of(width); ++v) {
         C* lane = lanes.lane[j] + v * kColumns;
+        const int column = vector_at(v, width);
         if (steps == kChain)
-          chain(lane, i + j, vector_at(v, width), Steps<kChain>(), i == 0);
+          chain(lane, i + j, column, Steps<kChain>(), i == 0);
+        else if (steps == 1)
+          chain(lane, i + j, column, Steps<1>(), i == 0);
         else
-          chain(lane, i + j, vector_at(v, width), steps, i == 0);
+          chain(lane, i + j, column, steps, i == 0);
       }
     }
     i += steps * kLanes;
@@ -84,6 +89,7 @@ struct ColumnBlock {
   int64_t stride, ahead;
 
   NORMKIT_INLINE const T* at(int64_t row, int column) const { return x + row * stride + column; }
+  NORMKIT_INLINE int steps() const { return ahead == 0 ? kChain : 1; }
   NORMKIT_INLINE void fetch(const T* from) const {
     prefetch(reinterpret_cast<uintptr_t>(from) + static_cast<uintptr_t>(ahead) * sizeof(T));
   }
@@ -354,16 +360,16 @@ NORMKIT_NOINLINE void block_column_moments(const ColumnBlock<T>& block, int n, i
   alignas(64) float k[kPanelLanes];
   ColumnPartial& own = buffers.block;
   if (centred) {
-    add_to_lanes(n, width, buffers.sums, SumChain<T>{block});
+    add_to_lanes(n, width, block.steps(), buffers.sums, SumChain<T>{block});
     buffers.sums.fold(width, 0, own.first);
     for (int c = 0; c < width; c += kColumns) {
       const Vec average = Vec::load(own.first + c) / Vec::splat(static_cast<double>(n));
       average.store(own.first + c);
       narrow16(average).store(k + c);
     }
-    add_to_lanes(n, width, buffers.sums, SquareChain<true, T>{{block.x, block.stride, 0}, k});
+    add_to_lanes(n, width, kChain, buffers.sums, SquareChain<true, T>{{block.x, block.stride, 0}, k});
   } else {
-    add_to_lanes(n, width, buffers.sums, SquareChain<false, T>{block, k});
+    add_to_lanes(n, width, kChain, buffers.sums, SquareChain<false, T>{block, k});
   }
   buffers.sums.fold(width, 0, own.second);
   for (int c = 0; c < width; ++c) {
@@ -385,10 +391,13 @@ NORMKIT_NOINLINE void block_column_moments(const ColumnBlock<T>& block, int n, i
   }
 }
 
-// Rows that a kernel asks for before it comes to them.
-NORMKIT_INLINE int64_t fetched_ahead(int64_t rows, int64_t stride, int width) {
-  // A short column: its neighbours, which are the next panel.
-  return rows <= kLanes * kChain ? width : kLanes * kChain * stride;
+// How far ahead of an element memory is fetched, in elements; 0: it lies in a cache. A short column's
+// neighbours are the next panel.
+constexpr int64_t kFarBytes = int64_t(4) << 20, kFarRows = 256;
+NORMKIT_INLINE int64_t fetched_ahead(const RowsProblem& p, const ColumnsShape& shape, const Operand& a,
+                                     int width) {
+  if (p.rows < kFarBytes / (p.n * a.bytes())) return 0;
+  return shape.rows <= kFarRows ? width : 2 * kLanes * shape.stride(a);
 }
 
 // Into buffers.total: the moments of each column of a panel, from its blocks, or from `partials` that an
@@ -397,7 +406,7 @@ template <typename T>
 NORMKIT_NOINLINE void panel_moments(const RowsProblem& p, const ColumnsShape& shape, const Panel& panel,
                                     const double* partials, ColumnBuffers<T>& buffers) {
   const T* x = shape.at<const T>(p.x, panel);
-  const int64_t stride = shape.stride(p.x), ahead = fetched_ahead(shape.rows, stride, panel.width);
+  const int64_t stride = shape.stride(p.x), ahead = fetched_ahead(p, shape, p.x, panel.width);
   ColumnPartial& total = buffers.total;
   Blocks b = shape.blocks(p);
   const bool one_block = partials == nullptr && b.only_one();
@@ -532,28 +541,29 @@ struct PanelScales {
 };
 
 // Rows that are finished together, in L1.
-constexpr int kSweepRows = 8;
+constexpr int kSweepRows = 4;
 
-// out = kernel(row, column) for `rows` rows of a panel; out may be the kernel's input. A kernel has
-//   at(column): its operands for one vector;   (operands, row, column): the 16 results;
-//   fetch(row, column): asks for its input;    wide(row, column, to): one result in double.
+// The results of a kernel for `rows` rows of a panel; out may be the kernel's input. A kernel has
+//   at(row, column): its operands for one vector of that row;   next(operands): 16 results, and on to the
+//   next row; fetch(row, column): asks for its input;                     wide(row, column, to): one result
+//   in double.
 template <typename T, typename Kernel>
 NORMKIT_NOINLINE void sweep_columns(const Kernel& kernel, int64_t rows, int width, const PanelScales& s,
                                     T* out, int64_t stride, bool stream,
                                     Activation activation = Activation::kNone) {
   alignas(64) T tile[kSweepRows * kPanelLanes];
   const bool direct = !stream && !s.any_wide && width % kColumns == 0;
+  const int64_t step = direct ? stride : kPanelLanes;
   for (int64_t i = 0; i < rows; i += kSweepRows) {
     const int count = static_cast<int>(rows - i < kSweepRows ? rows - i : kSweepRows);
     T* to = direct ? out + i * stride : tile;
-    const int64_t step = direct ? stride : kPanelLanes;
+    for (int r = 0; stream && r < count; ++r)
+      for (int c = 0; c < width; c += kColumns) kernel.fetch(i + r, c);
     for (int v = 0; v < vectors_of(width); ++v) {
       const int column = vector_at(v, width);
-      const auto operands = kernel.at(column);
-      for (int r = 0; r < count; ++r) {
-        if (stream) kernel.fetch(i + r, column);
-        store16(to + r * step + column, canonical(kernel(operands, i + r, column)));
-      }
+      auto operands = kernel.at(i, column);
+      T* result = to + column;
+      for (int r = 0; r < count; ++r, result += step) store16(result, canonical(kernel.next(operands)));
     }
     for (int c = 0; s.any_wide && c < width; ++c)
       for (int r = 0; s.is_wide[c] && r < count; ++r) kernel.wide(i + r, c, tile + r * kPanelLanes + c);

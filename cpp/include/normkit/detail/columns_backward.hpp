@@ -23,8 +23,10 @@ struct GradSumChain {
     Vec16<float> product = first ? Vec16<float>::zero() : Vec16<float>::load(lane + kPanelLanes);
     const T *dy_at = dy.at(row, column), *x_at = x.at(row, column);
     for (int k = 0; k < steps; ++k, dy_at += kLanes * dy.stride, x_at += kLanes * x.stride) {
-      dy.fetch(dy_at);
-      x.fetch(x_at);
+      if (dy.ahead != 0) {
+        dy.fetch(dy_at);
+        x.fetch(x_at);
+      }
       const Vec16<float> g = load16(dy_at);
       sum = sum + g;
       product = product + g * normalized(load16(x_at), hi, lo, rstd);
@@ -40,7 +42,7 @@ NORMKIT_NOINLINE void block_column_grad_sums(const ColumnBlock<T>& dy, const Col
                                              int width, const PanelScales& s, ColumnBuffers<T>& buffers,
                                              double* sum_dy, double* sum_dy_xhat, unsigned char* wide) {
   alignas(64) float first[kPanelLanes], second[kPanelLanes];
-  add_to_lanes(n, width, buffers.grad_sums, GradSumChain<T>{dy, x, s});
+  add_to_lanes(n, width, dy.steps(), buffers.grad_sums, GradSumChain<T>{dy, x, s});
   buffers.grad_sums.fold(width, 0, first);
   buffers.grad_sums.fold(width, 1, second);
   const float one[kVecLanes] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
@@ -83,9 +85,9 @@ NORMKIT_NOINLINE void panel_grad_sums(const RowsBackward& p, const ColumnsShape&
       partial_wide += shape.columns;
     } else {
       const ColumnBlock<T> block_dy{dy + b.begin * dy_stride, dy_stride,
-                                    fetched_ahead(shape.rows, dy_stride, panel.width)};
+                                    fetched_ahead(p, shape, p.dy, panel.width)};
       const ColumnBlock<T> block_x{x + b.begin * x_stride, x_stride,
-                                   fetched_ahead(shape.rows, x_stride, panel.width)};
+                                   fetched_ahead(p, shape, p.x, panel.width)};
       ColumnPartial& total = buffers.total;
       block_column_grad_sums(block_dy, block_x, b.length, panel.width, s, buffers, total.first, total.second,
                              own);
@@ -166,20 +168,28 @@ struct ApplyColumnGrads {
   const PanelScales& s;
 
   struct Operands {
+    const T *dy, *x;
     Vec16<float> hi, lo, rstd, weight, mean_g, mean_gxhat;
   };
-  NORMKIT_INLINE Operands at(int c) const {
-    return {Vec16<float>::load(s.hi + c),     Vec16<float>::load(s.lo + c),
-            Vec16<float>::load(s.rstd + c),   Vec16<float>::load(s.weight + c),
-            Vec16<float>::load(s.mean_g + c), Vec16<float>::load(s.mean_gxhat + c)};
+  NORMKIT_INLINE Operands at(int64_t row, int c) const {
+    return {dy.at(row, c),
+            x.at(row, c),
+            Vec16<float>::load(s.hi + c),
+            Vec16<float>::load(s.lo + c),
+            Vec16<float>::load(s.rstd + c),
+            Vec16<float>::load(s.weight + c),
+            Vec16<float>::load(s.mean_g + c),
+            Vec16<float>::load(s.mean_gxhat + c)};
   }
-  NORMKIT_INLINE Vec16<float> operator()(const Operands& o, int64_t row, int c) const {
-    const Vec16<float> g = load16(dy.at(row, c));
+  NORMKIT_INLINE Vec16<float> next(Operands& o) const {
+    const Vec16<float> g = load16(o.dy);
+    o.dy += dy.stride;
     if constexpr (kGiven) {  // as write_dx
       const Vec16<float> zero = Vec16<float>::zero();
       return normalized(g, zero, zero, o.rstd) * o.weight + Vec16<float>::splat(-0.0f);
     } else {
-      const Vec16<float> xhat = normalized(load16(x.at(row, c)), o.hi, o.lo, o.rstd);
+      const Vec16<float> xhat = normalized(load16(o.x), o.hi, o.lo, o.rstd);
+      o.x += x.stride;
       return ((g * o.weight - o.mean_g) - xhat * o.mean_gxhat) * o.rstd;
     }
   }
@@ -205,9 +215,9 @@ NORMKIT_NOINLINE void apply_panel_grads(const RowsBackward& p, const ColumnsShap
                                         const PanelScales& s, int64_t begin, int64_t count) {
   const int64_t dy_stride = shape.stride(p.dy), x_stride = shape.stride(p.x), dx_stride = shape.stride(p.dx);
   const ColumnBlock<T> dy{shape.at<const T>(p.dy, panel) + begin * dy_stride, dy_stride,
-                          fetched_ahead(shape.rows, dy_stride, panel.width)};
+                          fetched_ahead(p, shape, p.dy, panel.width)};
   const ColumnBlock<T> x{shape.at<const T>(p.x, panel) + begin * x_stride, x_stride,
-                         fetched_ahead(shape.rows, x_stride, panel.width)};
+                         fetched_ahead(p, shape, p.x, panel.width)};
   T* dx = shape.at<T>(p.dx, panel) + begin * dx_stride;
   if (p.given)
     sweep_columns(ApplyColumnGrads<T, true>{dy, x, s}, count, panel.width, s, dx, dx_stride, p.stream);
@@ -273,9 +283,9 @@ NORMKIT_NOINLINE void column_grad_sums(const RowsBackward& p, int64_t begin, int
     const Blocks b = all.at(task.index % blocks);
     double* line = scratch.partials + task.index * 2 * shape.columns + panel.begin;
     block_column_grad_sums(ColumnBlock<T>{shape.at<const T>(p.dy, panel) + b.begin * dy_stride, dy_stride,
-                                          fetched_ahead(shape.rows, dy_stride, panel.width)},
+                                          fetched_ahead(p, shape, p.dy, panel.width)},
                            ColumnBlock<T>{shape.at<const T>(p.x, panel) + b.begin * x_stride, x_stride,
-                                          fetched_ahead(shape.rows, x_stride, panel.width)},
+                                          fetched_ahead(p, shape, p.x, panel.width)},
                            b.length, panel.width, scales, buffers, line, line + shape.columns,
                            scratch.wide + task.index * shape.columns + panel.begin);
   }

@@ -54,15 +54,26 @@ struct ApplyColumns {
   Parameter<float> weight, bias;  // kAlongRows: of the block's rows, or null
 
   struct Operands {
+    const T* x;
+    int64_t row;
     Vec16<float> hi, lo, rstd, weight, bias;
   };
-  NORMKIT_INLINE Operands at(int c) const {
-    return {Vec16<float>::load(s.hi + c), Vec16<float>::load(s.lo + c), Vec16<float>::load(s.rstd + c),
-            Vec16<float>::load(s.weight + c), Vec16<float>::load(s.bias + c)};
+  NORMKIT_INLINE Operands at(int64_t row, int c) const {
+    return {block.at(row, c),
+            row,
+            Vec16<float>::load(s.hi + c),
+            Vec16<float>::load(s.lo + c),
+            Vec16<float>::load(s.rstd + c),
+            Vec16<float>::load(s.weight + c),
+            Vec16<float>::load(s.bias + c)};
   }
-  NORMKIT_INLINE Vec16<float> operator()(const Operands& o, int64_t row, int c) const {
-    const Vec16<float> xhat = normalized(load16(block.at(row, c)), o.hi, o.lo, o.rstd);
-    if constexpr (kAlongRows) return xhat * of_row(weight, row, o.weight) + of_row(bias, row, o.bias);
+  NORMKIT_INLINE Vec16<float> next(Operands& o) const {
+    const Vec16<float> xhat = normalized(load16(o.x), o.hi, o.lo, o.rstd);
+    o.x += block.stride;
+    if constexpr (kAlongRows) {
+      const int64_t row = o.row++;
+      return xhat * of_row(weight, row, o.weight) + of_row(bias, row, o.bias);
+    }
     return xhat * o.weight + o.bias;
   }
   NORMKIT_INLINE void fetch(int64_t row, int c) const { block.fetch(block.at(row, c)); }
@@ -105,7 +116,7 @@ NORMKIT_NOINLINE void apply_panel(const RowsForward& p, const ColumnsShape& shap
   const int64_t x_stride = shape.stride(p.x), y_stride = shape.stride(p.y);
   const T* x = shape.at<const T>(p.x, panel) + begin * x_stride;
   T* y = shape.at<T>(p.y, panel) + begin * y_stride;
-  const ColumnBlock<T> block{x, x_stride, fetched_ahead(shape.rows, x_stride, panel.width)};
+  const ColumnBlock<T> block{x, x_stride, fetched_ahead(p, shape, p.x, panel.width)};
   const bool along_weight = is_along_rows(p.weight, shape), along_bias = is_along_rows(p.bias, shape);
   if (!along_weight && !along_bias) {
     const ApplyColumns<T, false> kernel{block, s, {nullptr, 0}, {nullptr, 0}};
@@ -173,7 +184,7 @@ NORMKIT_NOINLINE void column_moments(const RowsForward& p, int64_t begin, int64_
     const Blocks b = all.at(task.index % blocks);
     double* line = scratch.partials + task.index * 2 * shape.columns + task.panel.begin;
     block_column_moments(ColumnBlock<T>{shape.at<const T>(p.x, task.panel) + b.begin * stride, stride,
-                                        fetched_ahead(shape.rows, stride, task.panel.width)},
+                                        fetched_ahead(p, shape, p.x, task.panel.width)},
                          b.length, task.panel.width, p.centred(), buffers, line, line + shape.columns);
   }
 }
