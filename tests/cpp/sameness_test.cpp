@@ -88,20 +88,26 @@ TEST(Sameness, LargeShapesOnManyThreads) {
 
 // Streaming writes whole lines; rows here start at every offset from one.
 TEST(Sameness, StreamedRowsEqualRowsAlone) {
-  const Operation& op = operations()[0];
-  const Dims d{4200, 1, 1001};
-  Problem all(op, d, DType::kF32);
-  ASSERT_EQ(forward(op, d, all.arrays()), Status::kOk);
-  for (int64_t r : {0, 1, 2, 3, 17, 4199}) {
-    Arrays a = all.arrays();
-    std::vector<float> y(1001);
-    double mean, rstd;
-    a.x = static_cast<const float*>(a.x) + r * 1001;
-    a.y = y.data();
-    a.mean = &mean;
-    a.rstd = &rstd;
-    ASSERT_EQ(forward(op, {1, 1, 1001}, a), Status::kOk);
-    EXPECT_EQ(std::memcmp(y.data(), &all.y.bytes[static_cast<size_t>(r) * 4004], 4004), 0) << r;
+  for (const Operation& op : {operations()[0], operations()[1]}) {
+    const Dims d{4200, 1, 1001};
+    Problem all(op, d, DType::kF32);
+    ASSERT_EQ(all.run(), Status::kOk);
+    for (int64_t r : {0, 1, 2, 3, 17, 4199}) {
+      Arrays a = all.arrays();
+      std::vector<float> y(1001), dx(1001);
+      double mean, rstd;
+      a.x = static_cast<const float*>(a.x) + r * 1001;
+      a.dy = static_cast<const float*>(a.dy) + r * 1001;
+      a.y = y.data();
+      a.dx = dx.data();
+      a.mean = &mean;
+      a.rstd = &rstd;
+      ASSERT_EQ(forward(op, {1, 1, 1001}, a), Status::kOk);
+      ASSERT_EQ(backward(op, {1, 1, 1001}, a), Status::kOk);
+      const size_t at = static_cast<size_t>(r) * 4004;
+      EXPECT_EQ(std::memcmp(y.data(), &all.y.bytes[at], 4004), 0) << op.name << r;
+      EXPECT_EQ(std::memcmp(dx.data(), &all.dx.bytes[at], 4004), 0) << op.name << r;
+    }
   }
 }
 
