@@ -232,6 +232,7 @@ NORMKIT_INLINE void walk(const Axes& axes, int64_t begin, int64_t count, Visit v
 template <typename T>
 NORMKIT_NOINLINE void gather(const T* row, const Axes& inner, int64_t begin, int64_t count, T* to) {
   walk(inner, begin, count, [=](int64_t offset, int64_t stride, int64_t first, int64_t length) {
+    if (stride == 1) return (void)memcpy(to + first, row + offset, static_cast<size_t>(length) * sizeof(T));
     for (int64_t i = 0; i < length; ++i) to[first + i] = row[offset + i * stride];
   });
 }
@@ -239,6 +240,7 @@ NORMKIT_NOINLINE void gather(const T* row, const Axes& inner, int64_t begin, int
 template <typename T>
 NORMKIT_NOINLINE void scatter(const T* from, const Axes& inner, int64_t begin, int64_t count, T* row) {
   walk(inner, begin, count, [=](int64_t offset, int64_t stride, int64_t first, int64_t length) {
+    if (stride == 1) return (void)memcpy(row + offset, from + first, static_cast<size_t>(length) * sizeof(T));
     for (int64_t i = 0; i < length; ++i) row[offset + i * stride] = from[first + i];
   });
 }
