@@ -10,7 +10,7 @@
 #define NORMKIT_DETAIL_ADD_NORM_HPP_
 
 #include "normkit/detail/add_block.hpp"
-#include "normkit/detail/rows.hpp"
+#include "normkit/detail/short_rows.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
 
