@@ -50,7 +50,7 @@ MUTATIONS = [
     Mutation(
         "variance as E[x^2] - E[x]^2",
         "reduce.hpp",
-        "    const double squares = block_squares<true>(x, n, k);",
+        "    const double squares = block_squares<true>(x, n, k, ahead);",
         "    const double squares = block_squares<false>(x, n, C(0)) - n * k * (2 * mean - k);",
     ),
     Mutation(
@@ -62,14 +62,26 @@ MUTATIONS = [
     Mutation(
         "masked lanes add k^2",
         "reduce.hpp",
-        "      a = keep_below(a - shift, 0, n - i);\n      b = keep_below(b - shift, kVecLanes, n - i);\n",
-        "      a = a - shift;\n      b = b - shift;\n",
+        "a.first = keep_below(a.first - shift, 0, n - i, kStep);",
+        "a.first = a.first - shift;",
     ),
     Mutation(
         "sum of a block in float",
         "reduce.hpp",
         "sums.add(widen16(x + i), widen16(x + i + kVecLanes));",
         "sums.add(widen(load16(x + i) + load16(x + i + kVecLanes)), Vec16<double>::zero());",
+    ),
+    Mutation(
+        "the mean of a chain that overflowed",
+        "reduce.hpp",
+        "const double wide_mean = wide_block_sum<1>(x, n, 0.0) / static_cast<double>(n);",
+        "const double wide_mean = mean;",
+    ),
+    Mutation(
+        "lanes of even and odd index folded as halves",
+        "reduce.hpp",
+        "    return {kByParity ? fold(low) + fold(high) : fold(low, high), 0.0};",
+        "    return {fold(low, high), 0.0};",
     ),
     Mutation(
         "row offset in 32 bits",
@@ -116,8 +128,8 @@ MUTATIONS = [
     Mutation(
         "missing rows of a tile counted as ones",
         "grad_sums.hpp",
-        "    if (kFirst >= tile.count) return {Vec::zero(), Vec::zero()};\n",
-        "    if (kFirst >= tile.count) return {Vec::splat(1), Vec::splat(1)};\n",
+        "dweight[v] = dbias[v] = Vec::zero();",
+        "dweight[v] = dbias[v] = Vec::splat(1);",
     ),
     Mutation(
         "one element written beyond the tail",
@@ -134,9 +146,9 @@ MUTATIONS = [
     ),
     Mutation(
         "round half up",
-        "convert.hpp",
-        "const PartU32 rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;",
-        "const PartU32 rounded = (bits + 0xFFFFu) >> 16;",
+        "intrinsics.hpp",
+        "    bits[i] = bits[i] + 0x7FFFu + ((bits[i] >> 16) & 1u);",
+        "    bits[i] = bits[i] + 0x8000u;",
     ),
     Mutation(
         "squares of a column in one long chain",
@@ -213,8 +225,8 @@ MUTATIONS = [
     Mutation(
         "columns without their activation",
         "columns.hpp",
-        "      if (p.activation != Activation::kNone)",
-        "      if (p.activation == Activation::kRelu)",
+        "    if (activation != Activation::kNone) activate_runs(",
+        "    if (activation == Activation::kRelu) activate_runs(",
     ),
     Mutation(
         "the tail of a sum takes x twice",
@@ -236,27 +248,19 @@ def run(command, **options):
 
 
 def mutated_tree(folder, mutation):
-    """A copy of what the tests compile, broken; an error if the text does not stand there exactly once."""
+    """A copy of what the tests compile, broken."""
     for part in ("cpp/include", "tests/cpp", "tests/reference"):
         shutil.copytree(ROOT / part, folder / part)
-    if mutation is None:
-        return None
-    path = folder / HEADERS / mutation.file
-    text = path.read_text()
-    count = text.count(mutation.old)
-    if count != 1:
-        return f"its text stands {count} times in {mutation.file}; it should stand there once"
-    path.write_text(text.replace(mutation.old, mutation.new))
-    return None
+    if mutation is not None:
+        path = folder / HEADERS / mutation.file
+        path.write_text(path.read_text().replace(mutation.old, mutation.new))
 
 
 def outcome(mutation):
     """('caught', which test), ('survived', '') or ('error', why)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        error = mutated_tree(folder, mutation)
-        if error:
-            return "error", error
+        mutated_tree(folder, mutation)
         program = folder / "tests/mutant"
         every = [*SOURCES, "window_test.cpp", "sets_test.cpp", "fused_test.cpp"]
         names = every if mutation is None else OWN_SOURCES.get(mutation.file, SOURCES)
@@ -292,6 +296,11 @@ def main():
     elif arguments.sample:
         chosen = random.Random(arguments.seed).sample(MUTATIONS, arguments.sample)
 
+    for mutation in MUTATIONS:  # also those that are not chosen: no text may have moved away unnoticed
+        count = (ROOT / HEADERS / mutation.file).read_text().count(mutation.old)
+        if count != 1:
+            print(f"{mutation.name}: its text stands {count} times in {mutation.file}, not once")
+            return 1
     state, detail = outcome(None)
     if state != "survived":
         print(f"the tests fail without any mutation: {detail}")

@@ -27,6 +27,7 @@ const Family kFamilies[] = {
     {"scale 1e-20", [](Random& r, int64_t, int64_t) { return 1e-20 * r.normal(); }},
     {"scale 1e18", [](Random& r, int64_t, int64_t) { return 1e18 * r.normal(); }},
     {"scale 1e30", [](Random& r, int64_t, int64_t) { return 1e30 * r.normal(); }},
+    {"two of them overflow", [](Random& r, int64_t, int64_t) { return 1e38 * (2 + r.uniform()); }},
     {"subnormal", [](Random& r, int64_t, int64_t) { return 1e-41 * r.normal(); }},
 };
 

@@ -68,9 +68,9 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    const Vec a = normalized(load16(x + i), hi, lo, rstd) * weight.at(i) + bias.at(i);
-    const Vec b = normalized(load16(x + i + kVecLanes), hi, lo, rstd) * weight.at(i + kVecLanes) +
-                  bias.at(i + kVecLanes);
+    const Load32<T> v(x + i);
+    const Vec a = normalized(v.low, hi, lo, rstd) * weight.at(i) + bias.at(i);
+    const Vec b = normalized(v.high, hi, lo, rstd) * weight.at(i + kVecLanes) + bias.at(i + kVecLanes);
     if constexpr (kStream) prefetch_lines<kLanes>(x + i, ahead);
     store_pair<kStream>(y + i, a, b);
   }
@@ -102,10 +102,9 @@ NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, D* dx, int n, co
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     const int j = i + kVecLanes;
-    const Vec low =
-        gradient(load16(dy + i), normalized(load16(x + i), hi, lo, rstd), weight.at(i), a, b, rstd);
-    const Vec high =
-        gradient(load16(dy + j), normalized(load16(x + j), hi, lo, rstd), weight.at(j), a, b, rstd);
+    const Load32<T> g(dy + i), v(x + i);
+    const Vec low = gradient(g.low, normalized(v.low, hi, lo, rstd), weight.at(i), a, b, rstd);
+    const Vec high = gradient(g.high, normalized(v.high, hi, lo, rstd), weight.at(j), a, b, rstd);
     if constexpr (kStream) {
       prefetch_lines<kLanes>(dy + i, ahead.dy);
       prefetch_lines<kLanes>(x + i, ahead.x);

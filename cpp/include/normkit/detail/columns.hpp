@@ -95,6 +95,7 @@ struct ColumnBlock {
   }
 };
 
+// As block_sum: float is added in double, what is narrower in chains.
 template <typename T>
 struct SumChain {
   ColumnBlock<T> block;
@@ -102,11 +103,16 @@ struct SumChain {
   template <typename Count>
   NORMKIT_INLINE void operator()(double* lane, int row, int column, Count steps, bool first) const {
     Vec16<double> sum = first ? Vec16<double>::zero() : Vec16<double>::load(lane);
+    Vec16<float> chain = Vec16<float>::zero();
     const T* at = block.at(row, column);
     for (int k = 0; k < steps; ++k, at += kLanes * block.stride) {
       if (block.ahead != 0) block.fetch(at);
-      sum = sum + widen16(at);
+      if constexpr (sizeof(T) < sizeof(float))
+        chain = chain + load16(at);
+      else
+        sum = sum + widen16(at);
     }
+    if constexpr (sizeof(T) < sizeof(float)) sum = sum + widen(chain);
     sum.store(lane);
   }
 };
@@ -360,7 +366,8 @@ NORMKIT_NOINLINE void block_column_moments(const ColumnBlock<T>& block, int n, i
   alignas(64) float k[kPanelLanes];
   ColumnPartial& own = buffers.block;
   if (centred) {
-    add_to_lanes(n, width, block.steps(), buffers.sums, SumChain<T>{block});
+    const int most = sizeof(T) < sizeof(float) ? kChain : block.steps();
+    add_to_lanes(n, width, most, buffers.sums, SumChain<T>{block});
     buffers.sums.fold(width, 0, own.first);
     for (int c = 0; c < width; c += kColumns) {
       const Vec average = Vec::load(own.first + c) / Vec::splat(static_cast<double>(n));
@@ -548,7 +555,7 @@ constexpr int kSweepRows = 4;
 //   next row; fetch(row, column): asks for its input;                     wide(row, column, to): one result
 //   in double.
 template <typename T, typename Kernel>
-NORMKIT_NOINLINE void sweep_columns(const Kernel& kernel, int64_t rows, int width, const PanelScales& s,
+NORMKIT_NOINLINE void sweep_columns(const Kernel kernel, int64_t rows, int width, const PanelScales& s,
                                     T* out, int64_t stride, bool stream,
                                     Activation activation = Activation::kNone) {
   alignas(64) T tile[kSweepRows * kPanelLanes];

@@ -145,6 +145,39 @@ NORMKIT_INLINE Vec16<float> load16(const Float16* p) {
 #endif
 }
 
+// 32 elements.
+template <typename T>
+struct Load32 {
+  Vec16<Compute<T>> low, high;
+  NORMKIT_INLINE explicit Load32(const T* p) : low(load16(p)), high(load16(p + kVecLanes)) {}
+};
+template <>
+struct Load32<BFloat16> {
+  Vec16<float> low, high;
+  NORMKIT_INLINE explicit Load32(const BFloat16* p) {
+    load_bf16(reinterpret_cast<const uint16_t*>(p), low, high);
+  }
+};
+
+// 32 elements as the lanes of a sum, in the order that is read fastest: of bfloat16 those of even index, then
+// those of odd index.
+template <typename T>
+struct LanePair {
+  using Vec = Vec16<Compute<T>>;
+  static constexpr bool kByParity = false;
+  Vec first, second;
+  NORMKIT_INLINE explicit LanePair(const T* p) : first(load16(p)), second(load16(p + kVecLanes)) {}
+};
+template <>
+struct LanePair<BFloat16> {
+  using Vec = Vec16<float>;
+  static constexpr bool kByParity = true;
+  Vec first, second;
+  NORMKIT_INLINE explicit LanePair(const BFloat16* p) {
+    load_bf16_by_parity(reinterpret_cast<const uint16_t*>(p), first, second);
+  }
+};
+
 // The same as double; those of float stand with the intrinsics.
 NORMKIT_INLINE Vec16<double> widen(Vec16<double> v) {
   return v;
@@ -204,18 +237,27 @@ NORMKIT_INLINE void copy_tail(T* to, const T* from, int count) {
   }
 }
 
-// The last count < 32 elements of a block as 32 lanes; missing lanes are +0.
+// The last count < 32 elements of a block, followed by zeros.
+template <typename T>
+struct Padded {
+  alignas(64) T element[kLanes];
+
+  NORMKIT_INLINE Padded(const T* p, int count) {
+    memset(element, 0, sizeof(element));
+    copy_tail(element, p, count);
+  }
+};
+
+// The same as 32 lanes; missing lanes are +0.
 template <typename T>
 struct Tail {
   using Vec = Vec16<Compute<T>>;
   Vec low, high;
 
   NORMKIT_INLINE Tail(const T* p, int count) {
-    alignas(64) T padded[kLanes];
-    memset(padded, 0, sizeof(padded));
-    copy_tail(padded, p, count);
-    low = load16(padded);
-    high = load16(padded + kVecLanes);
+    const Padded<T> padded(p, count);
+    low = load16(padded.element);
+    high = load16(padded.element + kVecLanes);
   }
 };
 

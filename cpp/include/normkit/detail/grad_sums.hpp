@@ -28,12 +28,13 @@ NORMKIT_NOINLINE Pair<Compute<T>> block_grad_sums(const T* dy, const T* x, int n
   for (; i + kLanes <= n; i += kLanes) {
     prefetch_lines<kLanes>(dy + i, ahead.dy);
     prefetch_lines<kLanes>(x + i, ahead.x);
-    const Vec g = load16(dy + i) * weight.at(i);
+    const Load32<T> d(dy + i), v(x + i);
+    const Vec g = d.low * weight.at(i);
     low_g = low_g + g;
-    low_gx = low_gx + g * normalized(load16(x + i), hi, lo, rstd);
-    const Vec h = load16(dy + i + kVecLanes) * weight.at(i + kVecLanes);
+    low_gx = low_gx + g * normalized(v.low, hi, lo, rstd);
+    const Vec h = d.high * weight.at(i + kVecLanes);
     high_g = high_g + h;
-    high_gx = high_gx + h * normalized(load16(x + i + kVecLanes), hi, lo, rstd);
+    high_gx = high_gx + h * normalized(v.high, hi, lo, rstd);
   }
   if (i < n) {
     const int count = n - i;

@@ -49,6 +49,27 @@ NORMKIT_INLINE Vec16<double> square_root(const Vec16<double>& v) {
   return r;
 }
 
+// NaN becomes the canonical quiet NaN; everything else passes.
+template <typename T>
+NORMKIT_INLINE Vec16<T> canonical(Vec16<T> a) {
+  const Vec16<T> nan = Vec16<T>::splat(static_cast<T>(__builtin_nan("")));
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  // Of each class of numbers: the first operand for both kinds of NaN (0), the second for the others (1).
+  const __m512i classes = _mm512_set1_epi64(0x1111110011111100);
+  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) {
+    if constexpr (sizeof(T) == sizeof(float))
+      a.part[p] = _mm512_fixupimm_ps(nan.part[p], a.part[p], classes, 0);
+    else
+      a.part[p] = _mm512_fixupimm_pd(nan.part[p], a.part[p], classes, 0);
+  }
+#else
+  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) {
+    a.part[p] = a.part[p] == a.part[p] ? a.part[p] : nan.part[p];
+  }
+#endif
+  return a;
+}
+
 // 16 floats as doubles. (GCC 12 takes a vector conversion to pieces.)
 NORMKIT_INLINE Vec16<double> widen16(const float* p) {
   Vec16<double> r;
@@ -98,10 +119,9 @@ NORMKIT_INLINE Vec16<float> load_bf16(const uint16_t* p) {
       _mm512_maskz_cvtepu16_epi32(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   r.part[0] = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, bits, 16));
 #elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
-  NORMKIT_UNROLL for (int i = 0; i < 2; ++i) {
-    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i));
-    r.part[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-  }
+  const __m256i all = _mm256_permute4x64_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 0xD8);
+  r.part[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_setzero_si256(), all));
+  r.part[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(_mm256_setzero_si256(), all));
 #elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 16
   NORMKIT_UNROLL for (int i = 0; i < 2; ++i) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i));
@@ -122,18 +142,53 @@ NORMKIT_INLINE Vec16<float> load_bf16(const uint16_t* p) {
   return r;
 }
 
+// 32 elements.
+NORMKIT_INLINE void load_bf16(const uint16_t* p, Vec16<float>& low, Vec16<float>& high) {
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  // To the upper half of every word.
+  alignas(64) static const uint16_t kLow[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                                0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+  alignas(64) static const uint16_t kHigh[32] = {0, 16, 0, 17, 0, 18, 0, 19, 0, 20, 0, 21, 0, 22, 0, 23,
+                                                 0, 24, 0, 25, 0, 26, 0, 27, 0, 28, 0, 29, 0, 30, 0, 31};
+  const __m512i all = _mm512_loadu_si512(p);
+  low.part[0] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, _mm512_load_si512(kLow), all));
+  high.part[0] =
+      _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, _mm512_load_si512(kHigh), all));
+#else
+  low = load_bf16(p);
+  high = load_bf16(p + kVecLanes);
+#endif
+}
+
 #if NORMKIT_VECTOR_BYTES > 0
 typedef uint32_t PartU32 __attribute__((vector_size(NORMKIT_VECTOR_BYTES)));
 #else
 typedef uint32_t PartU32;
 #endif
 
-// To nearest even; NaN must be canonical.
-// The upper half of each is the result.
+// 32 elements, those of even and those of odd index: the two halves of 32-bit words, with a shift and a mask.
+NORMKIT_INLINE void load_bf16_by_parity(const uint16_t* p, Vec16<float>& even, Vec16<float>& odd) {
+  NORMKIT_UNROLL for (int i = 0; i < Vec16<float>::kParts; ++i) {
+    PartU32 words;
+    memcpy(&words, p + i * 2 * PartOf<float>::kLanes, sizeof(words));
+    const PartU32 first = words << 16, second = words & 0xFFFF0000u;  // little-endian
+    memcpy(&even.part[i], &first, sizeof(first));
+    memcpy(&odd.part[i], &second, sizeof(second));
+  }
+}
+
+// To nearest even; NaN must be canonical. The upper half of each is the result.
 NORMKIT_INLINE void round_to_bf16(Vec16<float> v, PartU32* bits) {
   NORMKIT_UNROLL for (int i = 0; i < Vec16<float>::kParts; ++i) {
     memcpy(&bits[i], &v.part[i], sizeof(bits[i]));
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+    const __m512i word = reinterpret_cast<__m512i>(bits[i]);
+    const __mmask16 odd = _mm512_test_epi32_mask(word, _mm512_set1_epi32(0x10000));
+    bits[i] = reinterpret_cast<PartU32>(_mm512_mask_add_epi32(reinterpret_cast<__m512i>(bits[i] + 0x7FFFu),
+                                                              odd, word, _mm512_set1_epi32(0x8000)));
+#else
     bits[i] = bits[i] + 0x7FFFu + ((bits[i] >> 16) & 1u);
+#endif
   }
 }
 

@@ -3,7 +3,9 @@
 // 32 lanes, each from +0, products rounded before they are added; then the fold. Two sweeps, the second over
 // what the first brought into L1:
 //   1. the sum of x, in twice the elements' precision (double for float, pairs for double): the mean costs no
-//      digits, however far it lies from zero. Rounded to the elements' type it is the shift k.
+//      digits, however far it lies from zero. Rounded to the elements' type it is the shift k. float16 and
+//      bfloat16 as in 2: a chain of so short numbers is exact unless they span 2^10, and then their spread is
+//      2^19 times its error.
 //   2. the sum of (x - k)^2, in the elements' precision for kChain additions at a time, then added to sums of
 //      twice the precision: a longer chain would round the same way again and again where terms are alike.
 // So a block costs little more than float work and its variance is off by a few roundings at most.
@@ -42,7 +44,11 @@ struct LaneSums<float> {
     high = high + b;
   }
   NORMKIT_INLINE void add(Vec16<float> a, Vec16<float> b) { add(widen(a), widen(b)); }
-  NORMKIT_INLINE DoublePair total() const { return {fold(low, high), 0.0}; }
+  // kByParity: `low` holds the lanes of even index, `high` those of odd index.
+  template <bool kByParity = false>
+  NORMKIT_INLINE DoublePair total() const {
+    return {kByParity ? fold(low) + fold(high) : fold(low, high), 0.0};
+  }
 };
 
 template <>
@@ -62,6 +68,7 @@ struct LaneSums<double> {
     low.add(a);
     high.add(b);
   }
+  template <bool kByParity = false>
   NORMKIT_INLINE DoublePair total() const {
     const double plain = fold(low.sum, high.sum);
     if (!is_finite(plain)) return {plain, 0.0};  // an infinity has no error term
@@ -81,26 +88,12 @@ struct LaneSums<double> {
   }
 };
 
-// `ahead`, here and below: fetches what lies so many bytes behind x, in arrays beyond the cache.
-template <typename T>
-NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n, int64_t ahead = 0) {
-  LaneSums<Compute<T>> sums;
-  int i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    prefetch_lines<kLanes>(x + i, ahead);
-    sums.add(widen16(x + i), widen16(x + i + kVecLanes));
-  }
-  if (i < n) {
-    const Tail<T> tail(x + i, n - i);
-    sums.add(tail.low, tail.high);
-  }
-  return sums.total();
-}
-
-// Sum of (x - k)^2; kCentred = false: of x^2.
-template <bool kCentred, typename T>
-NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Compute<T> k, int64_t ahead = 0) {
+// Sum of (x - k)^kPower, in chains of kChain additions; kCentred = false: of x^kPower. `ahead`, here and
+// below: fetches what lies so many bytes behind x, in arrays beyond the cache.
+template <int kPower, bool kCentred, typename T>
+NORMKIT_NOINLINE double chained_sum(const T* NORMKIT_RESTRICT x, int n, Compute<T> k, int64_t ahead) {
   using Vec = Vec16<Compute<T>>;
+  using Pair32 = LanePair<T>;
   const Vec shift = Vec::splat(k);
   LaneSums<Compute<T>> sums;
   int i = 0;
@@ -109,27 +102,52 @@ NORMKIT_NOINLINE double block_squares(const T* NORMKIT_RESTRICT x, int n, Comput
     Vec low = Vec::zero(), high = low;
     for (; i + kLanes <= stop; i += kLanes) {
       prefetch_lines<kLanes>(x + i, ahead);
-      Vec a = load16(x + i), b = load16(x + i + kVecLanes);
+      Pair32 a(x + i);
       if constexpr (kCentred) {
-        a = a - shift;
-        b = b - shift;
+        a.first = a.first - shift;
+        a.second = a.second - shift;
       }
-      low = low + a * a;
-      high = high + b * b;
+      low = low + (kPower == 2 ? a.first * a.first : a.first);
+      high = high + (kPower == 2 ? a.second * a.second : a.second);
     }
     sums.add(low, high);
   }
   if (i < n) {
-    const Tail<T> tail(x + i, n - i);
-    Vec a = tail.low, b = tail.high;
+    Pair32 a(Padded<T>(x + i, n - i).element);
     if constexpr (kCentred) {
       // Missing lanes become zero after centring: a masked lane must not add k^2.
-      a = keep_below(a - shift, 0, n - i);
-      b = keep_below(b - shift, kVecLanes, n - i);
+      constexpr int kStep = Pair32::kByParity ? 2 : 1;
+      a.first = keep_below(a.first - shift, 0, n - i, kStep);
+      a.second = keep_below(a.second - shift, Pair32::kByParity ? 1 : kVecLanes, n - i, kStep);
     }
-    sums.add(a * a, b * b);
+    sums.add(kPower == 2 ? a.first * a.first : a.first, kPower == 2 ? a.second * a.second : a.second);
   }
-  return sums.total().high;
+  return sums.template total<Pair32::kByParity>().high;
+}
+
+template <typename T>
+NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n, int64_t ahead = 0) {
+  if constexpr (sizeof(T) < sizeof(Compute<T>)) {
+    return {chained_sum<1, false>(x, n, Compute<T>(0), ahead), 0.0};
+  } else {
+    LaneSums<T> sums;
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      prefetch_lines<kLanes>(x + i, ahead);
+      sums.add(widen16(x + i), widen16(x + i + kVecLanes));
+    }
+    if (i < n) {
+      const Tail<T> tail(x + i, n - i);
+      sums.add(tail.low, tail.high);
+    }
+    return sums.total();
+  }
+}
+
+// Sum of (x - k)^2; kCentred = false: of x^2.
+template <bool kCentred, typename T>
+NORMKIT_INLINE double block_squares(const T* x, int n, Compute<T> k, int64_t ahead = 0) {
+  return chained_sum<2, kCentred>(x, n, k, ahead);
 }
 
 // Whether a float sum of squares kept its digits: no overflow, no underflow that counts.
@@ -187,8 +205,10 @@ NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair s
     const double mean = sum.high / static_cast<double>(n);
     const C k = static_cast<C>(mean);
     const double squares = block_squares<true>(x, n, k, ahead);
-    if (!NORMKIT_LIKELY(squares_in_range(squares)))
-      return {static_cast<double>(n), mean, 0.0, wide_block_sum<2>(x, n, mean)};
+    if (!NORMKIT_LIKELY(squares_in_range(squares))) {
+      const double wide_mean = wide_block_sum<1>(x, n, 0.0) / static_cast<double>(n);  // a chain can overflow
+      return {static_cast<double>(n), wide_mean, 0.0, wide_block_sum<2>(x, n, wide_mean)};
+    }
     return moments_about<C>(n, {mean, 0.0}, static_cast<double>(k), squares);
   } else {
     const DoublePair mean = mean_of(sum, n);

@@ -73,17 +73,6 @@ NORMKIT_VEC16_OPERATOR(*)
 NORMKIT_VEC16_OPERATOR(/)
 #undef NORMKIT_VEC16_OPERATOR
 
-// NaN becomes the canonical quiet NaN; everything else passes.
-template <typename T>
-NORMKIT_INLINE Vec16<T> canonical(Vec16<T> a) {
-  const Vec16<T> nan = Vec16<T>::splat(static_cast<T>(__builtin_nan("")));
-  Vec16<T> r;
-  NORMKIT_UNROLL for (int p = 0; p < Vec16<T>::kParts; ++p) {
-    r.part[p] = a.part[p] == a.part[p] ? a.part[p] : nan.part[p];
-  }
-  return r;
-}
-
 // a where it is not below b, else b; NaN passes.
 template <typename T>
 NORMKIT_INLINE Vec16<T> at_least(Vec16<T> a, Vec16<T> b) {
@@ -94,12 +83,12 @@ NORMKIT_INLINE Vec16<T> at_least(Vec16<T> a, Vec16<T> b) {
   return r;
 }
 
-// Lanes first, first + 1, ... of a 32-lane block that lie below `count` keep their value; the others become
-// +0.
+// Lanes first, first + step, ... of a 32-lane block that lie below `count` keep their value; the others
+// become +0.
 template <typename T>
-NORMKIT_INLINE Vec16<T> keep_below(Vec16<T> a, int first, int count) {
+NORMKIT_INLINE Vec16<T> keep_below(Vec16<T> a, int first, int count, int step = 1) {
   alignas(64) static const T kIndex[kVecLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const Vec16<T> index = Vec16<T>::load(kIndex);
+  const Vec16<T> index = Vec16<T>::load(kIndex) * Vec16<T>::splat(static_cast<T>(step));
   const Vec16<T> limit = Vec16<T>::splat(static_cast<T>(count - first));
   const Vec16<T> zero = Vec16<T>::zero();
   Vec16<T> r;
@@ -131,10 +120,9 @@ struct Halves<T, 2 * sizeof(T)> {
 };
 #endif
 
-// 32 -> 16 -> 8 -> 4 -> 2 -> 1: lane j takes lane j + half.
+// 16 -> 8 -> 4 -> 2 -> 1: lane j takes lane j + half.
 template <typename T>
-NORMKIT_INLINE T fold(Vec16<T> low, Vec16<T> high) {
-  Vec16<T> v = low + high;
+NORMKIT_INLINE T fold(Vec16<T> v) {
   NORMKIT_UNROLL for (int half = Vec16<T>::kParts / 2; half > 0; half /= 2)
       NORMKIT_UNROLL for (int p = 0; p < half; ++p) v.part[p] = v.part[p] + v.part[p + half];
 #if NORMKIT_VECTOR_BYTES > 0
@@ -142,6 +130,12 @@ NORMKIT_INLINE T fold(Vec16<T> low, Vec16<T> high) {
 #else
   return v.part[0];
 #endif
+}
+
+// The same of 32 lanes.
+template <typename T>
+NORMKIT_INLINE T fold(Vec16<T> low, Vec16<T> high) {
+  return fold(low + high);
 }
 
 NORMKIT_END_NAMESPACE
