@@ -20,21 +20,43 @@ NORMKIT_BEGIN_NAMESPACE
 
 // ---- parts ----
 
+// What a part is made of. Adding the rounder to a small number leaves the nearest integer in the low bits, in
+// two's complement.
+struct DoubleFormat {
+  using Scalar = double;
+  static constexpr Scalar kRounder = 0x1.8p52;
+  static constexpr int kMantissaBits = 52;
+  static constexpr uint64_t kExponentBias = 1023;
+};
+struct FloatFormat {
+  using Scalar = float;
+  static constexpr Scalar kRounder = 0x1.8p23f;
+  static constexpr int kMantissaBits = 23;
+  static constexpr uint32_t kExponentBias = 127;
+};
 template <typename Part>
-struct BitsOf;
+struct FormatOf;
 template <>
-struct BitsOf<double> {
-  using Type = uint64_t;
+struct FormatOf<double> : DoubleFormat {
+  using Bits = uint64_t;
+};
+template <>
+struct FormatOf<float> : FloatFormat {
+  using Bits = uint32_t;
 };
 #if NORMKIT_VECTOR_BYTES > 0
 typedef uint64_t PartU64 __attribute__((vector_size(NORMKIT_VECTOR_BYTES)));
 template <>
-struct BitsOf<PartOf<double>::Type> {
-  using Type = PartU64;
+struct FormatOf<PartOf<double>::Type> : DoubleFormat {
+  using Bits = PartU64;
+};
+template <>
+struct FormatOf<PartOf<float>::Type> : FloatFormat {
+  using Bits = PartU32;
 };
 #endif
 template <typename Part>
-using Bits = typename BitsOf<Part>::Type;
+using Bits = typename FormatOf<Part>::Bits;
 
 template <typename Part>
 NORMKIT_INLINE Bits<Part> part_bits(Part v) {
@@ -50,7 +72,7 @@ NORMKIT_INLINE Part part_of(Bits<Part> bits) {
 }
 template <typename Part>
 NORMKIT_INLINE Part all(double value) {
-  return value - Part{};
+  return static_cast<typename FormatOf<Part>::Scalar>(value) - Part{};
 }
 
 constexpr uint64_t kSignBit = uint64_t(1) << 63;
@@ -122,20 +144,26 @@ NORMKIT_INLINE PartPair<Part> exact_product(Part a, Part b) {
 
 // ---- exp ----
 
-// Adding it leaves the nearest integer in the low bits, in two's complement.
-constexpr double kRounder = 0x1.8p52;
 constexpr double kLn2High = 0x1.62e42feep-1;  // 32 bits: its product with an exponent is exact
 constexpr double kLn2Low = 0x1.a39ef35793c76p-33;
 
-// 2^k, -1022 <= k <= 1023.
+template <typename Part>
+NORMKIT_INLINE Part to_integer(Part v) {
+  constexpr double kRounder = FormatOf<Part>::kRounder;
+  return (v + all<Part>(kRounder)) - all<Part>(kRounder);
+}
+
+// 2^k, a normal number.
 template <typename Part>
 NORMKIT_INLINE Part power_of_two(Part k) {
-  return part_of<Part>((part_bits(k + all<Part>(kRounder)) + uint64_t(1023)) << 52);
+  using Format = FormatOf<Part>;
+  return part_of<Part>((part_bits(k + all<Part>(Format::kRounder)) + Format::kExponentBias)
+                       << Format::kMantissaBits);
 }
 // v 2^k, rounded once, for v around 1.
 template <typename Part>
 NORMKIT_INLINE Part scaled_by_power(Part v, Part k) {
-  const Part half = (k * all<Part>(0.5) + all<Part>(kRounder)) - all<Part>(kRounder);
+  const Part half = to_integer(k * all<Part>(0.5));
   return v * power_of_two(half) * power_of_two(k - half);
 }
 
@@ -166,7 +194,7 @@ NORMKIT_INLINE ExpParts<Part> exp_parts(Part high, Part low) {
                              0x1.6c168572ec67ep-10,
                              0x1.a151b9b9f9468p-13,
                              0x1.a113532aeb65bp-16};
-  const Part k = (high * all<Part>(0x1.71547652b82fep+0) + all<Part>(kRounder)) - all<Part>(kRounder);
+  const Part k = to_integer(high * all<Part>(0x1.71547652b82fep+0));
   const Part r = high - k * all<Part>(kLn2High);
   if constexpr (kShort) {
     const Part s = r - k * all<Part>(kLn2Low);
