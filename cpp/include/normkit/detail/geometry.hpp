@@ -254,6 +254,12 @@ NORMKIT_INLINE T* straight_block(const Axes& inner, T* row, int64_t begin, int64
   return row + inner.offset(begin);
 }
 
+// Whether every `run` elements of a row do, counted from its beginning.
+NORMKIT_INLINE bool lies_straight(const Axes& inner, int64_t run) {
+  const int last = inner.count - 1;
+  return inner.contiguous() || (inner.stride[last] == 1 && run > 0 && inner.size[last] % run == 0);
+}
+
 // Elements begin .. begin+count-1 of a row as a contiguous block: in place, or gathered into the buffer.
 template <typename T>
 NORMKIT_INLINE const T* block_of(const Operand& operand, const T* row, int64_t begin, int64_t count,

@@ -210,6 +210,13 @@ inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics
   }
 }
 
+// Whether an elementwise pass from x to `to` may take runs or segments as a whole: see Blocks::apply.
+NORMKIT_INLINE bool stays_whole(const RowsProblem& p, const Operand& to) {
+  const int64_t run = p.segment != 0 ? p.segment : p.run;
+  return (p.segment != 0 || p.weight.inner.constant(0, p.n)) && lies_straight(p.x.inner, run) &&
+         lies_straight(to.inner, run);
+}
+
 // Rows first .. first+count-1, at most kMaxTileRows of them.
 template <typename T>
 NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int count,
@@ -233,7 +240,9 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
     if (!p.given) save_statistics(p, first + r, statistics[r]);
   }
   if (!p.y) return;
-  for (Blocks block = Blocks::apply(p); block.more(); block.next()) {
+  const bool whole = p.activation == Activation::kNone && (p.segment != 0 || p.bias.inner.constant(0, p.n)) &&
+                     stays_whole(p, p.y);
+  for (Blocks block = Blocks::apply(p, whole); block.more(); block.next()) {
     const int length = block.length;
     Parameter<C> w, b;
     for (int r = 0; r < count; ++r) {

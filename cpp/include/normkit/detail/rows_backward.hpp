@@ -179,7 +179,8 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
   T* dx_row = p.dx.template row<T>(r);
   C no_bias[kVecLanes];
   for (C& zero : no_bias) zero = C(-0.0);
-  for (Blocks b = Blocks::apply(p); b.more(); b.next()) {
+  const bool whole = !p.dsum && stays_whole(p, p.dx) && stays_whole(p, p.dy);
+  for (Blocks b = Blocks::apply(p, whole); b.more(); b.next()) {
     const T* x = block_of(p.x, x_row, b.begin, b.length, buffers.x);
     const T* dy = block_of(p.dy, dy_row, b.begin, b.length, buffers.dy);
     T* straight = straight_block(p.dx.inner, dx_row, b.begin, b.length);

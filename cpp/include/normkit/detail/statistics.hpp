@@ -70,7 +70,10 @@ struct Blocks {
   NORMKIT_INLINE explicit Blocks(const RowsProblem& p) : Blocks(p.n, p.run, p.block) {}
 
   // For elementwise work, which may be cut anywhere: within segments, so that weight and bias are one number.
-  static NORMKIT_INLINE Blocks apply(const RowsProblem& p) {
+  // `whole`: runs or segments longer than a block go through no buffer of kBlock elements, and stay whole.
+  static NORMKIT_INLINE Blocks apply(const RowsProblem& p, bool whole) {
+    const int64_t run = p.segment != 0 ? p.segment : p.run, longest = int64_t(1) << 30;
+    if (whole && run > kBlock) return Blocks(p.n, run, static_cast<int>(run < longest ? run : longest));
     if (p.segment < kLanes) return Blocks(p);
     return Blocks(p.n, p.segment, p.segment < kBlock ? static_cast<int>(p.segment) : kBlock);
   }
