@@ -61,9 +61,8 @@ NORMKIT_INLINE void store_pair(T* to, Vec16<Compute<T>> low, Vec16<Compute<T>> h
 // writes past it and fetches what lies `ahead` bytes behind x; y + i is then 64-byte aligned for i a multiple
 // of 64 / sizeof(T).
 template <bool kStream, typename T>
-NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Compute<T>>& row,
-                                  Parameter<Compute<T>> weight, Parameter<Compute<T>> bias,
-                                  int64_t ahead = 0) {
+NORMKIT_INLINE void apply_inline(const T* x, T* y, int n, const RowScale<Compute<T>>& row,
+                                 Parameter<Compute<T>> weight, Parameter<Compute<T>> bias, int64_t ahead) {
   using Vec = Vec16<Compute<T>>;
   const Vec hi = Vec::splat(row.hi), lo = Vec::splat(row.lo), rstd = Vec::splat(row.rstd);
   int i = 0;
@@ -82,6 +81,13 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
     store_tail(y + i, n - i, canonical(normalized(tail.low, hi, lo, rstd) * w.low + b.low),
                canonical(normalized(tail.high, hi, lo, rstd) * w_high + b_high));
   }
+}
+
+template <bool kStream, typename T>
+NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Compute<T>>& row,
+                                  Parameter<Compute<T>> weight, Parameter<Compute<T>> bias,
+                                  int64_t ahead = 0) {
+  apply_inline<kStream>(x, y, n, row, weight, bias, ahead);
 }
 
 template <typename C>

@@ -88,10 +88,12 @@ struct LaneSums<double> {
   }
 };
 
+// `..._inline`: for short rows, of which the call is a good part. The others are one copy in the program.
+//
 // Sum of (x - k)^kPower, in chains of kChain additions; kCentred = false: of x^kPower. `ahead`, here and
 // below: fetches what lies so many bytes behind x, in arrays beyond the cache.
 template <int kPower, bool kCentred, typename T>
-NORMKIT_NOINLINE double chained_sum(const T* NORMKIT_RESTRICT x, int n, Compute<T> k, int64_t ahead) {
+NORMKIT_INLINE double chained_sum_inline(const T* NORMKIT_RESTRICT x, int n, Compute<T> k, int64_t ahead) {
   using Vec = Vec16<Compute<T>>;
   using Pair32 = LanePair<T>;
   const Vec shift = Vec::splat(k);
@@ -125,10 +127,15 @@ NORMKIT_NOINLINE double chained_sum(const T* NORMKIT_RESTRICT x, int n, Compute<
   return sums.template total<Pair32::kByParity>().high;
 }
 
+template <int kPower, bool kCentred, typename T>
+NORMKIT_NOINLINE double chained_sum(const T* NORMKIT_RESTRICT x, int n, Compute<T> k, int64_t ahead) {
+  return chained_sum_inline<kPower, kCentred>(x, n, k, ahead);
+}
+
 template <typename T>
-NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n, int64_t ahead = 0) {
+NORMKIT_INLINE DoublePair block_sum_inline(const T* NORMKIT_RESTRICT x, int n, int64_t ahead) {
   if constexpr (sizeof(T) < sizeof(Compute<T>)) {
-    return {chained_sum<1, false>(x, n, Compute<T>(0), ahead), 0.0};
+    return {chained_sum_inline<1, false>(x, n, Compute<T>(0), ahead), 0.0};
   } else {
     LaneSums<T> sums;
     int i = 0;
@@ -142,6 +149,11 @@ NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n, int64_
     }
     return sums.total();
   }
+}
+
+template <typename T>
+NORMKIT_NOINLINE DoublePair block_sum(const T* NORMKIT_RESTRICT x, int n, int64_t ahead = 0) {
+  return block_sum_inline(x, n, ahead);
 }
 
 // Sum of (x - k)^2; kCentred = false: of x^2.

@@ -32,17 +32,17 @@ NORMKIT_INLINE bool short_statistics(const RowsProblem& p, const T* const* x, in
   alignas(64) double squares[kShortTileRows] = {};
   Vec16<double> m2;
   if (p.centred()) {
-    for (int r = 0; r < count; ++r) mean[r] = block_sum(x[r], n, p.ahead).high;
+    for (int r = 0; r < count; ++r) mean[r] = block_sum_inline(x[r], n, p.ahead).high;
     const Vec16<double> means = Vec16<double>::load(mean) / size;
     const Vec16<float> shift = narrow16(means);
     alignas(64) float k[kShortTileRows];
     shift.store(k);
     means.store(mean);
-    for (int r = 0; r < count; ++r) squares[r] = block_squares<true>(x[r], n, k[r], p.ahead);
+    for (int r = 0; r < count; ++r) squares[r] = chained_sum_inline<2, true>(x[r], n, k[r], p.ahead);
     const Vec16<double> missed = means - widen(shift);
     m2 = Vec16<double>::load(squares) - size * missed * missed;
   } else {
-    for (int r = 0; r < count; ++r) squares[r] = block_squares<false>(x[r], n, 0.0f, p.ahead);
+    for (int r = 0; r < count; ++r) squares[r] = chained_sum_inline<2, false>(x[r], n, 0.0f, p.ahead);
     m2 = Vec16<double>::load(squares);
   }
   const Vec16<double> zero = Vec16<double>::zero(), var = m2 / size;
@@ -83,7 +83,10 @@ NORMKIT_NOINLINE bool forward_short_rows(const RowsForward& p, int64_t first, in
     if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(first + r), rstd[r]);
     T* y = p.y.template row<T>(first + r);
     const int n = static_cast<int>(p.n);
-    scale_block(scales.row(r), x[r], y, n, p.stream, weight, bias, p.ahead);
+    if (p.stream)
+      scale_block(scales.row(r), x[r], y, n, true, weight, bias, p.ahead);
+    else
+      apply_inline<false>(x[r], y, n, scales.row(r), weight, bias, 0);
     activate_block(p.activation, y, n);
   }
   return true;
