@@ -231,8 +231,14 @@ MUTATIONS = [
     Mutation(
         "the tail of a sum takes x twice",
         "add_block.hpp",
-        "(Tail<X>(x + i, n - i).low + Tail<R>(residual + i, n - i).low)",
-        "(Tail<X>(x + i, n - i).low + Tail<X>(x + i, n - i).low)",
+        "    const Vec low = canonical((a.low + b.low) + c.low);",
+        "    const Vec low = canonical((a.low + a.low) + c.low);",
+    ),
+    Mutation(
+        "missing lanes of a sum's total count the bias",
+        "add_block.hpp",
+        "total.add(keep_below(low, 0, n - i), keep_below(high, kVecLanes, n - i))",
+        "total.add(low, high)",
     ),
     Mutation(
         "a tile's sum stops one row early",

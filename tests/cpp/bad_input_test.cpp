@@ -122,6 +122,19 @@ TEST(BadInput, HostileSizesAndStrides) {
   }
 }
 
+// Size times stride is 2^72; merged modulo 2^64 the axes would look like one.
+TEST(BadInput, AxesThatMergeBeyondInt64) {
+  Call c;
+  c.shape.outer = 0;
+  c.shape.inner = 2;
+  c.size[1] = int64_t(1) << 40;
+  const int64_t strides[] = {0, int64_t(1) << 32};
+  c.args.x.strides = strides;
+  c.args.mean = c.args.rstd = {};
+  c.args.weight = {};
+  c.expect(Status::kInvalidShape);
+}
+
 TEST(BadInput, Overlap) {
   {
     Call c;

@@ -2,7 +2,7 @@
 //
 // Defined on the norm's result as returned, rounded to its element type, and rounded once more to that type:
 // so a norm with an activation equals the norm, then the activation, bit for bit. With the exponential of
-// math.hpp and double arithmetic for narrower types: float within 0.501 ULP, double within 4. But silu of
+// math.hpp and double arithmetic for narrower types: float within 0.501 ULP, double within 5. But silu of
 // narrower types is float arithmetic, within 2 ULP of float: it stands behind every norm of some networks,
 // and costs a third.
 //

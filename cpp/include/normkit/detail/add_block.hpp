@@ -3,21 +3,35 @@
 #define NORMKIT_DETAIL_ADD_BLOCK_HPP_
 
 #include "normkit/detail/apply.hpp"
+#include "normkit/detail/reduce.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
 
 // sum = (x + residual) + bias in the computing type, rounded once to S; it may be x or the residual. A
-// missing bias is -0, which changes no bit.
-template <typename X, typename R, typename S>
-NORMKIT_NOINLINE void add_block(const X* x, const R* residual, Parameter<Compute<X>> bias, S* sum, int n) {
+// missing bias is -0, which changes no bit. kTotal, of float: returns block_sum(sum).
+template <bool kTotal = false, typename X, typename R, typename S>
+NORMKIT_NOINLINE double add_block(const X* x, const R* residual, Parameter<Compute<X>> bias, S* sum, int n) {
+  using Vec = Vec16<Compute<X>>;
+  LaneSums<Compute<X>> total;
   int i = 0;
-  for (; i + kVecLanes <= n; i += kVecLanes)
-    store16(sum + i, canonical((load16(x + i) + load16(residual + i)) + bias.at(i)));
-  if (i < n) {
-    const Tail<Compute<X>> b(bias.data + i * bias.step, bias.step ? n - i : kVecLanes);
-    const auto v = canonical((Tail<X>(x + i, n - i).low + Tail<R>(residual + i, n - i).low) + b.low);
-    store_tail(sum + i, n - i, v, v);
+  for (; i + kLanes <= n; i += kLanes) {
+    const Load32<X> a(x + i);
+    const Load32<R> b(residual + i);
+    const Vec low = canonical((a.low + b.low) + bias.at(i));
+    const Vec high = canonical((a.high + b.high) + bias.at(i + kVecLanes));
+    store32(sum + i, low, high);
+    if constexpr (kTotal) total.add(low, high);
   }
+  if (i < n) {
+    const Tail<X> a(x + i, n - i);
+    const Tail<R> b(residual + i, n - i);
+    const Tail<Compute<X>> c(bias.data + i * bias.step, bias.step ? n - i : kVecLanes);
+    const Vec low = canonical((a.low + b.low) + c.low);
+    const Vec high = canonical((a.high + b.high) + (bias.step ? c.high : c.low));
+    store_tail(sum + i, n - i, low, high);
+    if constexpr (kTotal) total.add(keep_below(low, 0, n - i), keep_below(high, kVecLanes, n - i));
+  }
+  return kTotal ? total.total().high : 0.0;
 }
 
 // The same values in a narrower type.

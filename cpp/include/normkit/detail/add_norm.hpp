@@ -31,12 +31,12 @@ struct AddendReader {
   NORMKIT_INLINE explicit AddendReader(const AddNormForward& p_)
       : p(p_), bias(p_.residual_bias, 0.0, C(-0.0)) {}
 
-  // Elements begin .. begin+n-1 of row r of the sum; `to` may be where x or the residual lies.
-  template <typename S>
-  NORMKIT_INLINE void add(int64_t r, int64_t begin, int n, S* to) {
+  // Elements begin .. begin+n-1 of row r of the sum; `to` may be where x or the residual lies. See add_block.
+  template <bool kTotal = false, typename S>
+  NORMKIT_INLINE double add(int64_t r, int64_t begin, int n, S* to) {
     const T* x = block_of(p.x, p.x.template row<const T>(r), begin, n, x_buffer);
     const T* residual = block_of(p.residual, p.residual.template row<const T>(r), begin, n, residual_buffer);
-    add_block(x, residual, bias.block(r, begin, n), to, n);
+    return add_block<kTotal>(x, residual, bias.block(r, begin, n), to, n);
   }
 };
 
@@ -55,14 +55,32 @@ NORMKIT_NOINLINE void add_rows(const AddNormForward& p, int64_t first, int count
   }
 }
 
+// The same of short rows, with the total of each: while a sum is written is the time to add it up.
+NORMKIT_NOINLINE inline void add_short_rows(const AddNormForward& p, int64_t first, int count,
+                                            AddendReader<float>& addends, double* totals) {
+  const int n = static_cast<int>(p.rows.n);
+  for (int r = 0; r < count; ++r)
+    totals[r] = addends.add<true>(first + r, 0, n, p.rows.x.row<float>(first + r));
+}
+
 template <typename T>
 void add_norm_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const AddNormForward& p = *static_cast<const AddNormForward*>(state);
   AddendReader<T> addends(p);
   alignas(64) T buffer[kBlock];
-  forward_tiles<T>(p.rows, begin, end,
-                   [&](int64_t first, int count) { add_rows(p, first, count, addends, buffer); });
+  double totals[kShortTileRows];
+  const bool with_totals = suits_short_rows(p.rows) && p.rows.centred();
+  forward_tiles<T>(p.rows, begin, end, [&](int64_t first, int count) -> const double* {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (with_totals) {
+        add_short_rows(p, first, count, addends, totals);
+        return totals;
+      }
+    }
+    add_rows(p, first, count, addends, buffer);
+    return nullptr;
+  });
 }
 
 // ---- the sum before it is rounded ----

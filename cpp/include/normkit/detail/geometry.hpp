@@ -18,10 +18,10 @@ struct Axes {
   int64_t size[kMaxAxes];
   int64_t stride[kMaxAxes];
 
-  // Offset of element `index` in C order.
   // Of the last axis: its stride; its length, if its elements lie side by side.
   NORMKIT_INLINE int64_t last_stride() const { return count > 0 ? stride[count - 1] : 0; }
   NORMKIT_INLINE int64_t last_run() const { return last_stride() == 1 ? size[count - 1] : 1; }
+  // Of element `index` in C order.
   NORMKIT_INLINE int64_t offset(int64_t index) const {
     if (count == 0) return 0;
     int64_t sum = 0;
@@ -43,7 +43,8 @@ struct Axes {
   // Appends an axis inside the others, merging it into the one before where memory allows. False: no room.
   inline bool append(int64_t axis_size, int64_t axis_stride) {
     if (axis_size == 1) return true;
-    if (count > 0 && stride[count - 1] == axis_size * axis_stride) {
+    int64_t step;
+    if (count > 0 && !__builtin_mul_overflow(axis_size, axis_stride, &step) && stride[count - 1] == step) {
       size[count - 1] *= axis_size;
       stride[count - 1] = axis_stride;
       return true;

@@ -23,16 +23,18 @@ inline bool suits_short_rows(const RowsForward& p) {
          p.bias.outer.count == 0 && p.moments == nullptr && !(p.stream && p.activation != Activation::kNone);
 }
 
-// mean and rstd of up to 16 rows; false where one is beyond float's range.
+// mean and rstd of up to 16 rows; false where one is beyond float's range. `sums`: block_sum of each, or
+// null.
 template <typename T>
-NORMKIT_INLINE bool short_statistics(const RowsProblem& p, const T* const* x, int count, double* mean,
-                                     double* rstd) {
+NORMKIT_INLINE bool short_statistics(const RowsProblem& p, const T* const* x, int count, const double* sums,
+                                     double* mean, double* rstd) {
   const int n = static_cast<int>(p.n);
   const Vec16<double> size = Vec16<double>::splat(static_cast<double>(n));
   alignas(64) double squares[kShortTileRows] = {};
   Vec16<double> m2;
   if (p.centred()) {
-    for (int r = 0; r < count; ++r) mean[r] = block_sum_inline(x[r], n, p.ahead).high;
+    for (int r = 0; r < count; ++r)
+      mean[r] = sums != nullptr ? sums[r] : block_sum_inline(x[r], n, p.ahead).high;
     const Vec16<double> means = Vec16<double>::load(mean) / size;
     const Vec16<float> shift = narrow16(means);
     alignas(64) float k[kShortTileRows];
@@ -71,12 +73,12 @@ struct ShortScales {
 
 // Rows first .. first+count-1; false, with nothing done, where they need forward_rows.
 template <typename T>
-NORMKIT_NOINLINE bool forward_short_rows(const RowsForward& p, int64_t first, int count,
+NORMKIT_NOINLINE bool forward_short_rows(const RowsForward& p, int64_t first, int count, const double* sums,
                                          Parameter<float> weight, Parameter<float> bias) {
   const T* x[kShortTileRows];
   for (int r = 0; r < count; ++r) x[r] = p.x.template row<const T>(first + r);
   alignas(64) double mean[kShortTileRows] = {}, rstd[kShortTileRows];
-  if (!NORMKIT_LIKELY(short_statistics(p, x, count, mean, rstd))) return false;
+  if (!NORMKIT_LIKELY(short_statistics(p, x, count, sums, mean, rstd))) return false;
   const ShortScales scales(mean, rstd);
   for (int r = 0; r < count; ++r) {
     if (p.mean) write_number(p.mean, p.mean.outer.offset(first + r), mean[r]);
@@ -93,10 +95,10 @@ NORMKIT_NOINLINE bool forward_short_rows(const RowsForward& p, int64_t first, in
 }
 
 struct NothingBefore {
-  NORMKIT_INLINE void operator()(int64_t, int) const {}
+  NORMKIT_INLINE const double* operator()(int64_t, int) const { return nullptr; }
 };
 
-// `before` is called with the first row and the number of rows of each tile.
+// `before` is called with the first row and the number of rows of each tile; it may return the sum of each.
 template <typename T, typename Before = NothingBefore>
 NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t end, Before before = {}) {
   using C = Compute<T>;
@@ -108,10 +110,11 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;
     const int count = static_cast<int>(p.rows - first < p.tile_rows ? p.rows - first : p.tile_rows);
-    before(first, count);
+    const double* sums = before(first, count);
     if constexpr (sizeof(C) == sizeof(float)) {
       const int n = static_cast<int>(p.n);
-      if (short_rows && forward_short_rows<T>(p, first, count, weight.block(0, 0, n), bias.block(0, 0, n)))
+      if (short_rows &&
+          forward_short_rows<T>(p, first, count, sums, weight.block(0, 0, n), bias.block(0, 0, n)))
         continue;
     }
     for (int r = 0; r < count; r += kMaxTileRows) {

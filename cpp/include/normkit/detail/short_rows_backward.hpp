@@ -43,7 +43,7 @@ NORMKIT_NOINLINE bool backward_short_tile(const RowsBackward& p, int64_t first, 
       in_range = in_range && in_float_range(mean[r], rstd[r]);
     }
   } else {
-    in_range = short_statistics(p, tile.x, count, mean, rstd);
+    in_range = short_statistics(p, tile.x, count, nullptr, mean, rstd);
   }
   if (!NORMKIT_LIKELY(in_range)) return false;
   const ShortScales scales(mean, rstd);
