@@ -20,10 +20,10 @@ every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 EPS = 1e-5
-# float64: at most 5 ULP (gelu 4.65, near -13; the others 3.1). Narrower types are computed in double, to 2^-34
-# and better, and rounded once; 16-bit types once to float before, which adds 2^-13 of an ULP at most. But silu
-# of these is float arithmetic: half an ULP of float for the last division, one for the denominator, the rest
-# for the exponential.
+# float64: at most 5 ULP (gelu 4.65, near -13; the others 3.1). Narrower types are computed in double, to
+# 2^-34 and better, and rounded once; 16-bit types once to float before, which adds 2^-13 of an ULP at most.
+# But silu of these is float arithmetic: half an ULP of float for the last division, one for the denominator,
+# the rest for the exponential.
 LIMIT = {"float64": 5.0, "float32": 0.501, "float16": 0.501, "bfloat16": 0.501}
 
 
