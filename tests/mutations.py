@@ -31,6 +31,7 @@ OWN_SOURCES = {
     "window.hpp": ["window_test.cpp"],
     "window_plan.hpp": ["window_test.cpp"],
     "columns.hpp": ["sets_test.cpp", "fused_test.cpp"],
+    "columns_apply.hpp": ["sets_test.cpp", "fused_test.cpp"],
     "columns_backward.hpp": ["sets_test.cpp"],
     "sets_plan.hpp": ["sets_test.cpp"],
     "switchable.hpp": ["sets_test.cpp"],
@@ -158,7 +159,7 @@ MUTATIONS = [
     ),
     Mutation(
         "columns out of range applied in float",
-        "columns.hpp",
+        "columns_apply.hpp",
         "is_wide[c] = !in_float_range(wide_mean[c], wide_rstd[c]);",
         "is_wide[c] = false;",
     ),
@@ -224,7 +225,7 @@ MUTATIONS = [
     ),
     Mutation(
         "columns without their activation",
-        "columns.hpp",
+        "columns_apply.hpp",
         "    if (activation != Activation::kNone) activate_runs(",
         "    if (activation == Activation::kRelu) activate_runs(",
     ),

@@ -6,7 +6,7 @@
 #ifndef NORMKIT_DETAIL_COLUMNS_FORWARD_HPP_
 #define NORMKIT_DETAIL_COLUMNS_FORWARD_HPP_
 
-#include "normkit/detail/columns.hpp"
+#include "normkit/detail/columns_apply.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
 
