@@ -21,8 +21,8 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 EPS = 1e-5
 # float64: at most 4 ULP. Narrower types are computed in double, to 2^-34 and better, and rounded once; for
-# 16-bit types once to float before, which adds 2^-13 of an ULP at most (2^-11 of silu, which is float arithmetic:
-# half an ULP of the last division, one of the denominator, the rest of the exponential).
+# 16-bit types once to float before, which adds 2^-13 of an ULP at most (2^-11 of silu, which is float
+# arithmetic: half an ULP of the last division, one of the denominator, the rest of the exponential).
 LIMIT = {"float64": 4.0, "float32": 0.501, "float16": 0.501, "bfloat16": 0.501}
 
 
