@@ -45,19 +45,21 @@ void Call::fail_overlap() const {
   raise(PyExc_ValueError, "%s", status_message(Status::kOverlap));
 }
 
+void Call::check_aligned() const {
+  for (int i = 0; i < used_; ++i) {
+    const Array& array = operand(i).array;
+    const uintptr_t item = static_cast<uintptr_t>(size_of(array.dtype));
+    if (array.present() && reinterpret_cast<uintptr_t>(array.data) % item != 0)
+      raise(PyExc_ValueError,
+            "%s lies at an address that is not a multiple of its item size, %d bytes; it should be "
+            "aligned (a copy is)",
+            array.name, static_cast<int>(item));
+  }
+}
+
 void Call::fail(Status status) const {
   if (status == Status::kOverlap) fail_overlap();
-  if (status == Status::kMisaligned) {
-    for (int i = 0; i < used_; ++i) {
-      const Array& array = operand(i).array;
-      const uintptr_t item = static_cast<uintptr_t>(size_of(array.dtype));
-      if (array.present() && reinterpret_cast<uintptr_t>(array.data) % item != 0)
-        raise(PyExc_ValueError,
-              "%s lies at an address that is not a multiple of its item size, %d bytes; it should be "
-              "aligned (a copy is)",
-              array.name, static_cast<int>(item));
-    }
-  }
+  if (status == Status::kMisaligned) check_aligned();
   if (status == Status::kTooManyAxes) {
     const Array& x = operand(0).array;
     raise(PyExc_ValueError,
