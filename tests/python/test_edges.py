@@ -124,3 +124,39 @@ def test_rank_64():
         nk.batch_norm(x, None, None, training=True)
     assert nk.normalize(x).shape == x.shape
     checks.COUNT.values += 1
+
+
+class Emptying:
+    """An array, or a number, that empties a list when it is read."""
+
+    def __init__(self, value, holder):
+        self.value, self.holder = value, holder
+
+    def __dlpack_device__(self):
+        return self.value.__dlpack_device__()
+
+    def __dlpack__(self, **keywords):
+        self.holder.clear()
+        return self.value.__dlpack__(**keywords)
+
+    def __float__(self):
+        self.holder.clear()
+        return self.value
+
+
+def test_lists_that_change_while_they_are_read():
+    """Their entries, which nobody else holds, live as long as the call."""
+    weight, dy = np.ones(5, np.float32), np.full_like(X, 2)
+    expected = nk.add_layer_norm(X, dy, (5,)), nk.layer_norm_backward(dy, X, (5,), weight, weight)
+    out, grads_out, feature_range = [], [], []
+    out += [Emptying(np.empty_like(X), out), np.empty_like(X)]
+    grads_out += [Emptying(np.empty_like(weight), grads_out), np.empty_like(weight)]
+    feature_range += [Emptying(-1.0, feature_range), float("3")]
+    results = nk.add_layer_norm(X, dy, (5,), out=out)
+    for result, array in zip(results, expected[0], strict=True):
+        checks.assert_same_bits(getattr(result, "value", result), array, "out")
+    results = nk.layer_norm_backward(dy, X, (5,), weight, weight, grads_out=grads_out)
+    for result, array in zip(results, expected[1], strict=True):
+        checks.assert_same_bits(getattr(result, "value", result), array, "grads_out")
+    scaled = nk.min_max_scale(X, feature_range=feature_range)
+    checks.assert_same_bits(scaled, nk.min_max_scale(X, feature_range=(-1, 3)), "feature_range")
