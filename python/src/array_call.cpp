@@ -142,7 +142,9 @@ View ArrayCall::result_like(Operand& prototype, PyObject* argument, const char* 
 }
 
 View ArrayCall::result_like_x(PyObject* argument, const char* name, Operand** result) {
-  return result_like(operand(0), argument, name, result);
+  const View view = result_like(operand(0), argument, name, result);
+  (*result)->in_place = true;
+  return view;
 }
 
 ConstView ArrayCall::parameter(PyObject* argument, const char* name, const int64_t* sizes, int32_t ndim,

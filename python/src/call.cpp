@@ -28,9 +28,10 @@ void Call::fail_overlap() const {
       const Operand& other = operand(j);
       if (j == i || !other.array.present() || !extent_of(out.array).overlaps(extent_of(other.array)))
         continue;
-      if (other.in_place && same_view(out.array, other.array)) continue;
+      const bool may_be_same = out.in_place && other.in_place && !other.output;
+      if (may_be_same && same_view(out.array, other.array)) continue;
       raise(PyExc_ValueError, "%s shares memory with %s; it should be %s", out.array.name, other.array.name,
-            other.in_place ? "the very same view of it or separate memory" : "separate memory");
+            may_be_same ? "the very same view of it or separate memory" : "separate memory");
     }
   }
   for (int i = 0; i < used_; ++i) {

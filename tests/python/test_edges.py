@@ -160,3 +160,45 @@ def test_lists_that_change_while_they_are_read():
         checks.assert_same_bits(getattr(result, "value", result), array, "grads_out")
     scaled = nk.min_max_scale(X, feature_range=feature_range)
     checks.assert_same_bits(scaled, nk.min_max_scale(X, feature_range=(-1, 3)), "feature_range")
+
+
+def test_what_shares_memory_is_named():
+    """And "the very same view" is only advised where it is allowed."""
+    row, dy, weight = (np.ones(8, np.float32) for _ in range(3))
+    rows, numbers = np.ones((4, 8), np.float32), np.ones(4, np.float32)
+    weights = rows[None].copy()
+    same = "the very same view of it or separate memory"
+    for call, message in (
+        (lambda: nk.layer_norm(rows, (8,), out=rows[::-1]), f"out shares memory with x; it should be {same}"),
+        (
+            lambda: nk.layer_norm_backward(dy, row, (8,), weight, grads_out=(row, None)),
+            r"grads_out\[0\] shares memory with x; it should be separate memory",
+        ),
+        (
+            lambda: nk.layer_norm_backward(dy, row, (8,), weight, grads_out=(dy, None)),
+            r"grads_out\[0\] shares memory with dy; it should be separate memory",
+        ),
+        (
+            lambda: nk.add_layer_norm_backward(dy, None, row, (8,), weight, grads_out=(row, None)),
+            r"grads_out\[0\] shares memory with summed; it should be separate memory",
+        ),
+        (
+            lambda: nk.add_layer_norm(rows, rows, (8,), out=(weights[0], weights[0])),
+            r"out\[0\] shares memory with out\[1\]; it should be separate memory",
+        ),
+        (
+            lambda: nk.layer_norm_backward(rows, rows, (8,), weight, grads_out=(rows[0], None)),
+            r"grads_out\[0\] shares memory with x; it should be separate memory",
+        ),
+        (
+            lambda: nk.weight_norm_backward(rows, weights[0], numbers[:, None], grads_out=(rows[:, :1],)),
+            r"grads_out\[0\] shares memory with dw; it should be separate memory",
+        ),
+        (
+            lambda: nk.batch_norm(rows[None], rows[0, :4], numbers, training=True),
+            "running_mean shares memory with x; it should be separate memory",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            call()
+        checks.COUNT.values += 1
