@@ -30,6 +30,7 @@ OWN_SOURCES = {
     "add_norm.hpp": ["fused_test.cpp"],
     "window.hpp": ["window_test.cpp"],
     "window_plan.hpp": ["window_test.cpp"],
+    "intrinsics.hpp": ["convert_test.cpp"],
     "columns.hpp": ["sets_test.cpp", "fused_test.cpp"],
     "columns_apply.hpp": ["sets_test.cpp", "fused_test.cpp"],
     "columns_backward.hpp": ["sets_test.cpp"],
@@ -269,7 +270,7 @@ def outcome(mutation):
         folder = Path(name)
         mutated_tree(folder, mutation)
         program = folder / "tests/mutant"
-        every = [*SOURCES, "window_test.cpp", "sets_test.cpp", "fused_test.cpp"]
+        every = list(dict.fromkeys(sum(OWN_SOURCES.values(), SOURCES)))
         names = every if mutation is None else OWN_SOURCES.get(mutation.file, SOURCES)
         sources = [str(folder / "tests/cpp" / source) for source in names]
         include = ["-I", str(folder / "cpp/include")]

@@ -100,6 +100,13 @@ def usable_processors() -> int:
     return os.cpu_count() or 1
 
 
+def memory_bytes() -> int | None:
+    """How much memory this machine has, where the system tells."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
 def cache_sizes() -> dict[str, str]:
     """Sizes of the first processor's caches as the system tells them, by level: {"L2": "1024K", ...}."""
     sizes = {}

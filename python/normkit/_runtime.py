@@ -15,7 +15,8 @@ class num_threads:
     """Context manager: calls inside use at most ``n`` threads.
 
     The number is that of the whole process, as with :func:`set_num_threads`; on leaving, the earlier one
-    comes back. Results never depend on it.
+    comes back. So two Python threads that are inside at the same time set it for each other, and after both
+    have left it is what the last one found on entering. Results never depend on it.
 
     >>> import normkit as nk
     >>> with nk.num_threads(1):

@@ -21,6 +21,7 @@ import numpy as np
 
 import normkit
 from normkit import _selftest_reference as reference
+from normkit._options import integer
 from normkit._selftest_reference import Array
 
 SIZES = [1, 2, 7, 31, 33, 257, 768, 1025, 4097]
@@ -70,7 +71,7 @@ class Tally:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``normkit selftest``."""
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random inputs (default: 0)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="seed of the random inputs (default: 0)")
     parser.add_argument("--digest", action="store_true", help="only print the digest of this machine")
 
 

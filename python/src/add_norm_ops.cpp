@@ -29,11 +29,13 @@ void read_sum(RowsCall& call, Args& args, PyObject* residual, PyObject* residual
   args.bias = call.parameter(bias, "bias");
   args.unrounded = unrounded_argument(sum_precision);
   PyObject* outs[2] = {};
+  nb::object entries;
   if (given(out)) {
-    if (!(PyTuple_Check(out) || PyList_Check(out)) || PySequence_Fast_GET_SIZE(out) != 2)
+    entries = entries_argument(out, 2);
+    if (!entries.is_valid())
       raise(PyExc_TypeError, "out is %R; it should be a pair of arrays (y, sum), either of which may be None",
             out);
-    for (int i = 0; i < 2; ++i) outs[i] = PySequence_Fast_GET_ITEM(out, i);
+    for (int i = 0; i < 2; ++i) outs[i] = PyTuple_GET_ITEM(entries.ptr(), i);
   }
   args.y = call.result_like_x(outs[0], "out[0]", y);
   args.sum = call.result_like_x(outs[1], "out[1]", sum);

@@ -142,7 +142,9 @@ View ArrayCall::result_like(Operand& prototype, PyObject* argument, const char* 
 }
 
 View ArrayCall::result_like_x(PyObject* argument, const char* name, Operand** result) {
-  return result_like(operand(0), argument, name, result);
+  const View view = result_like(operand(0), argument, name, result);
+  (*result)->in_place = true;
+  return view;
 }
 
 ConstView ArrayCall::parameter(PyObject* argument, const char* name, const int64_t* sizes, int32_t ndim,
@@ -219,15 +221,16 @@ Gradients::Gradients(ArrayCall& call, const Array* const* arrays, const char* co
     : accumulate(flag_argument(accumulate_flag, "accumulate", false)), count(0) {
   while (count < kMaxParameters && names[count] != nullptr) ++count;
   PyObject* given_arrays[kMaxParameters] = {};
+  nb::object entries;
   if (given(grads_out)) {
-    if (!(PyTuple_Check(grads_out) || PyList_Check(grads_out)) ||
-        PySequence_Fast_GET_SIZE(grads_out) != count)
+    entries = entries_argument(grads_out, count);
+    if (!entries.is_valid())
       raise(PyExc_TypeError,
             "grads_out is %R; it should be a tuple of %d arrays, for %s ... %s in this order, where an entry "
             "may "
             "be None",
             grads_out, count, names[0], names[count - 1]);
-    for (int i = 0; i < count; ++i) given_arrays[i] = PySequence_Fast_GET_ITEM(grads_out, i);
+    for (int i = 0; i < count; ++i) given_arrays[i] = PyTuple_GET_ITEM(entries.ptr(), i);
   } else if (accumulate) {
     raise(PyExc_ValueError, "accumulate is True, but grads_out is None; it should be the arrays to add into");
   }

@@ -28,9 +28,10 @@ void Call::fail_overlap() const {
       const Operand& other = operand(j);
       if (j == i || !other.array.present() || !extent_of(out.array).overlaps(extent_of(other.array)))
         continue;
-      if (other.in_place && same_view(out.array, other.array)) continue;
+      const bool may_be_same = out.in_place && other.in_place && !other.output;
+      if (may_be_same && same_view(out.array, other.array)) continue;
       raise(PyExc_ValueError, "%s shares memory with %s; it should be %s", out.array.name, other.array.name,
-            other.in_place ? "the very same view of it or separate memory" : "separate memory");
+            may_be_same ? "the very same view of it or separate memory" : "separate memory");
     }
   }
   for (int i = 0; i < used_; ++i) {
@@ -45,19 +46,21 @@ void Call::fail_overlap() const {
   raise(PyExc_ValueError, "%s", status_message(Status::kOverlap));
 }
 
+void Call::check_aligned() const {
+  for (int i = 0; i < used_; ++i) {
+    const Array& array = operand(i).array;
+    const uintptr_t item = static_cast<uintptr_t>(size_of(array.dtype));
+    if (array.present() && reinterpret_cast<uintptr_t>(array.data) % item != 0)
+      raise(PyExc_ValueError,
+            "%s lies at an address that is not a multiple of its item size, %d bytes; it should be "
+            "aligned (a copy is)",
+            array.name, static_cast<int>(item));
+  }
+}
+
 void Call::fail(Status status) const {
   if (status == Status::kOverlap) fail_overlap();
-  if (status == Status::kMisaligned) {
-    for (int i = 0; i < used_; ++i) {
-      const Array& array = operand(i).array;
-      const uintptr_t item = static_cast<uintptr_t>(size_of(array.dtype));
-      if (array.present() && reinterpret_cast<uintptr_t>(array.data) % item != 0)
-        raise(PyExc_ValueError,
-              "%s lies at an address that is not a multiple of its item size, %d bytes; it should be "
-              "aligned (a copy is)",
-              array.name, static_cast<int>(item));
-    }
-  }
+  if (status == Status::kMisaligned) check_aligned();
   if (status == Status::kTooManyAxes) {
     const Array& x = operand(0).array;
     raise(PyExc_ValueError,

@@ -32,6 +32,8 @@ class Call {
     if (status != Status::kOk) fail(status);
     run_plan(plan);
   }
+  // What a plan checks too; for an operation without one.
+  void check_aligned() const;
 
  protected:
   static constexpr int kMaxOperands = 16;

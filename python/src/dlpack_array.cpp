@@ -28,6 +28,7 @@ struct Names {
   PyObject* requires_grad = intern("requires_grad");
   PyObject* is_neg = intern("is_neg");
   PyObject* detach = intern("detach");
+  PyObject* current_level = intern("_current_level");
   PyObject* max_version;
   PyObject* max_version_keyword;
 
@@ -120,8 +121,26 @@ bool call_bool(PyObject* result, const char* name, PyObject* object) {
   return truth != 0;
 }
 
-// Memory alone does not say what a PyTorch tensor is: gradients that would be lost, and a lazy minus sign,
-// which PyTorch's DLPack export drops.
+// Whether forward-mode automatic differentiation is on, and the tensor carries a tangent.
+bool has_tangent(PyObject* object, const char* name) {
+  static PyObject* const forward_ad = [] {  // its namespace, kept until the process ends
+    const nb::object namespace_ = attribute_of_loaded("torch.autograd.forward_ad", "__dict__");
+    return namespace_.is_valid() && PyDict_Check(namespace_.ptr()) ? Py_NewRef(namespace_.ptr()) : nullptr;
+  }();
+  if (forward_ad == nullptr) return false;
+  PyObject* level = PyDict_GetItemWithError(forward_ad, names().current_level);
+  if (level == nullptr || !PyLong_Check(level) || PyLong_AsLong(level) < 0) return false;
+  const nb::object unpack = attribute_of_loaded("torch.autograd.forward_ad", "unpack_dual");
+  const nb::object dual =
+      unpack.is_valid() ? nb::steal(PyObject_CallOneArg(unpack.ptr(), object)) : nb::object();
+  const nb::object tangent =
+      dual.is_valid() ? nb::steal(PyObject_GetAttrString(dual.ptr(), "tangent")) : nb::object();
+  if (!tangent.is_valid()) raise_unreadable(name, object);
+  return !tangent.is_none();
+}
+
+// Memory alone does not say what a PyTorch tensor is: gradients that would be lost, backward or forward, and
+// a lazy minus sign, which PyTorch's DLPack export drops.
 void check_torch(const ForeignType& type, PyObject* object, const char* name) {
   PyObject* requires_grad = type.requires_grad != nullptr
                                 ? type.requires_grad->get(object, type.requires_grad->closure)
@@ -141,6 +160,12 @@ void check_torch(const ForeignType& type, PyObject* object, const char* name) {
   if (call_bool(is_neg, name, object))
     raise(PyExc_TypeError,
           "%s is a PyTorch tensor with the negative bit set; it should be a resolved one (%s.resolve_neg())",
+          name, name);
+  if (has_tangent(object, name))
+    raise(PyExc_TypeError,
+          "%s is a PyTorch dual tensor, whose tangent would be lost: normkit is not part of autograd; it "
+          "should be "
+          "the primal alone (torch.autograd.forward_ad.unpack_dual(%s).primal)",
           name, name);
 }
 

@@ -47,13 +47,12 @@
   "weight, bias : array, optional\n" \
   "    Shape (C,); x's dtype or float32 (float64 with float64 x).\n"
 
-#define NORMKIT_DOC_ACTIVATION                                                                          \
-  "activation : str, optional\n"                                                                        \
-  "    Applied to the result, as it would be returned, and rounded once more: \"relu\" max(y, 0), "     \
-  "\"silu\"\n"                                                                                          \
-  "    y / (1 + exp(-y)), \"gelu\" y erfc(-y / sqrt(2)) / 2, \"gelu_tanh\" its approximation by tanh. " \
-  "Gradients are\n"                                                                                     \
-  "    those of the operation without it.\n"
+#define NORMKIT_DOC_ACTIVATION                                                                            \
+  "activation : str, optional\n"                                                                          \
+  "    Applied to the result, as it would be returned, and rounded to its dtype again: \"relu\"\n"        \
+  "    max(y, 0), \"silu\" y / (1 + exp(-y)), \"gelu\" y erfc(-y / sqrt(2)) / 2, \"gelu_tanh\" its\n"     \
+  "    approximation by tanh. The backward knows no activation: its dy must be the gradient before it,\n" \
+  "    that of the result without `activation`.\n"
 
 #define NORMKIT_DOC_OUT     \
   "out : array, optional\n" \

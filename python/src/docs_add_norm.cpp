@@ -14,7 +14,8 @@
   "    \"x\": what is normalized is the sum as returned. \"f32\", for float16 and bfloat16: the float32\n"  \
   "    sum before it is rounded; y is then the float32 norm of that, rounded once to x's dtype.\n"          \
   "axis : int or tuple of ints, optional\n"                                                                 \
-  "    Axes to normalize together instead of the last ones.\n"
+  "    Axes to normalize together instead of the last ones, in any order; `normalized_shape` and the\n"     \
+  "    parameters have them in x's order.\n"
 
 #define NORMKIT_DOC_SUM_OUT                                                                             \
   "out : pair (y, sum), optional\n"                                                                     \

@@ -6,11 +6,11 @@
   "normalized_shape : int or sequence of ints\n" \
   "    x's sizes on the axes that are normalized together: the last ones, or those that `axis` names.\n"
 
-#define NORMKIT_DOC_AXIS                                                                                  \
-  "axis : int or tuple of ints, optional\n"                                                               \
-  "    Axes to normalize together instead of the last ones; `normalized_shape` holds x's sizes on these " \
-  "axes in\n"                                                                                             \
-  "    ascending order. ``layer_norm(x, (C,), axis=1)`` normalizes NCHW over its channels.\n"
+#define NORMKIT_DOC_AXIS                                                                                \
+  "axis : int or tuple of ints, optional\n"                                                             \
+  "    Axes to normalize together instead of the last ones, in any order; `normalized_shape` and the\n" \
+  "    parameters have them in x's order. ``layer_norm(x, (C,), axis=1)`` normalizes NCHW over its "    \
+  "channels.\n"
 
 namespace normkit::python::docs {
 

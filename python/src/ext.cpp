@@ -38,8 +38,8 @@ int64_t integer_between(PyObject* n, const char* name, int64_t lowest, int64_t h
   int overflow = 0;
   const long long value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
   if (overflow != 0 || value < lowest || value > highest)
-    raise(PyExc_ValueError, "%s is %R; it should be %s, at least %lld", name, n, what,
-          static_cast<long long>(lowest));
+    raise(PyExc_ValueError, "%s is %R; it should be %s from %lld to %lld", name, n, what,
+          static_cast<long long>(lowest), static_cast<long long>(highest));
   return value;
 }
 
@@ -98,6 +98,7 @@ NB_MODULE(_ext, m) {
   using namespace normkit::python;
   // nanobind makes this the ImportError's own message; a Python error would only become its cause.
   if (const char* error = normkit::isa_error()) throw std::runtime_error(error);
+  if (const char* error = normkit::num_threads_error()) throw std::runtime_error(error);
   if (const char* error = read_output_pool_variable()) throw std::runtime_error(error);
   import_numpy();
   m.doc() = "normkit's compiled half; use the names of the package normkit.";
@@ -123,13 +124,15 @@ NB_MODULE(_ext, m) {
                           "bits with all of them.");
   Function<isa_names>::add(m.ptr(), "_isa_available()",
                            "Instruction sets compiled in that this processor has, separated by spaces.");
-  Function<get_threads>::add(
-      m.ptr(), "get_num_threads()",
-      "Number of threads that a call may use.\n\n"
-      "At first NORMKIT_NUM_THREADS, else OMP_NUM_THREADS, else the processors that this process may use.");
-  Function<set_threads>::add(m.ptr(), "set_num_threads(n)",
-                             "Set the number of threads that a call may use, in the whole process.\n\n"
-                             "Results never depend on it.");
+  Function<get_threads>::add(m.ptr(), "get_num_threads()",
+                             "Number of threads that a call may use.\n\n"
+                             "At first NORMKIT_NUM_THREADS (a number up to 1024), else OMP_NUM_THREADS, else "
+                             "the processors that this process may use.");
+  Function<set_threads>::add(
+      m.ptr(), "set_num_threads(n)",
+      "Set the number of threads that a call may use, in the whole process; more than 1024 are 1024.\n\n"
+      "Results never depend on it. A forked child uses one thread if its parent had several, whoever\n"
+      "had started them: OpenMP's do not survive a fork.");
   Function<get_output_pool>::add(
       m.ptr(), "get_output_pool()",
       "How much memory of earlier results is kept for later ones at most, in MiB; 0: the pool is off.\n\n"

@@ -38,10 +38,7 @@ NORMKIT_STRICT_FP_BEGIN  // (bias - mean) scale + bn_bias is rounded after every
   }
 
   // One number for each output channel; `otherwise` where the argument is None.
-  std::vector<double> read_channels(ArrayCall & call, PyObject * argument, const char* name, int64_t channels,
-                                    double otherwise) {
-    const ConstView view =
-        call.numbers(argument, name, &channels, 1, "one number for each output channel of weight");
+  std::vector<double> read_channels(const ConstView& view, int64_t channels, double otherwise) {
     std::vector<double> numbers(static_cast<size_t>(channels), otherwise);
     for (int64_t c = 0; view.data != nullptr && c < channels; ++c)
       numbers[static_cast<size_t>(c)] = number(view.data, view.dtype, c * view.strides[0]);
@@ -97,17 +94,29 @@ NORMKIT_STRICT_FP_BEGIN  // (bias - mean) scale + bn_bias is rounded after every
     if (groups < 1 || weight.sizes[0] % groups != 0)
       raise(PyExc_ValueError, "groups is %lld, but weight has shape %U; it should divide the first size",
             static_cast<long long>(groups), shape_text(weight).ptr());
-    const int64_t channels = transposed ? weight.sizes[1] * groups : weight.sizes[0];
+    int64_t channels = weight.sizes[0];
+    if (transposed && __builtin_mul_overflow(weight.sizes[1], groups, &channels))
+      raise(
+          PyExc_ValueError,
+          "groups is %lld, but weight has shape %U; it should make no more output channels than an array has",
+          static_cast<long long>(groups), shape_text(weight).ptr());
     const double eps = number_argument(slots[kEps], "eps", 0.0);
-    static constexpr const char* kRequired[] = {"running_mean", "running_var"};
-    for (int i = 0; i < 2; ++i)
-      if (!given(slots[kRunningMean + i]))
-        raise(PyExc_TypeError, "%s is None; it should be an array", kRequired[i]);
-    std::vector<double> bias = read_channels(call, slots[kBias], "bias", channels, 0.0);
-    const std::vector<double> mean = read_channels(call, slots[kRunningMean], "running_mean", channels, 0.0);
-    const std::vector<double> bn_bias = read_channels(call, slots[kBnBias], "bn_bias", channels, 0.0);
-    std::vector<double> scale = read_channels(call, slots[kBnWeight], "bn_weight", channels, 1.0);
-    const std::vector<double> var = read_channels(call, slots[kRunningVar], "running_var", channels, 1.0);
+    static constexpr const char* kNames[] = {"bias", "running_mean", "running_var", "bn_weight", "bn_bias"};
+    ConstView views[5];  // every one is checked before anything is read or allocated
+    for (int i = 0; i < 5; ++i) {
+      PyObject* const argument = slots[kBias + i];
+      if (!given(argument) && (kBias + i == kRunningMean || kBias + i == kRunningVar))
+        raise(PyExc_TypeError, "%s is None; it should be an array", kNames[i]);
+      views[i] =
+          call.numbers(argument, kNames[i], &channels, 1, "one number for each output channel of weight");
+    }
+    call.check_aligned();
+    const auto numbers = [&](int slot, double otherwise) {
+      return read_channels(views[slot - kBias], channels, otherwise);
+    };
+    std::vector<double> bias = numbers(kBias, 0.0), scale = numbers(kBnWeight, 1.0);
+    const std::vector<double> mean = numbers(kRunningMean, 0.0), var = numbers(kRunningVar, 1.0),
+                              bn_bias = numbers(kBnBias, 0.0);
     Operand* results[2];
     const View new_weight = call.result_like_x(nullptr, "weight", &results[0]);
     const View new_bias = call.new_array("bias", weight.dtype, &channels, 1, &results[1]);

@@ -135,6 +135,11 @@ Block* from_system(size_t bytes) {
   return block;
 }
 
+Block* new_block(size_t bytes, size_t front) {
+  Block* const block = output_pool_limit() > 0 && bytes >= kPooledBytes ? from_system(bytes) : nullptr;
+  return block != nullptr ? block : from_malloc(bytes, front);
+}
+
 void keep(Block* block) {
   Pool& p = pool();
   if (block->capacity > p.limit.load(std::memory_order_relaxed)) {
@@ -152,20 +157,25 @@ void keep(Block* block) {
   unmap(rest);
 }
 
+#else
+
+Block* from_pool(size_t) {
+  return nullptr;
+}
+
+Block* new_block(size_t bytes, size_t front) {
+  return from_malloc(bytes, front);
+}
+
 #endif
 
 }  // namespace
 
 void* allocate_output(size_t bytes, size_t front) {
   if (front > kLargestFront) return nullptr;
-  Block* block = nullptr;
-#if defined(__linux__)
-  if (bytes >= kPooledBytes && output_pool_limit() > 0) {
-    block = from_pool(bytes);
-    if (block == nullptr) block = from_system(bytes);
-  }
-#endif
-  if (block == nullptr) block = from_malloc(bytes, front);
+  Block* block = bytes >= kPooledBytes ? from_pool(bytes) : nullptr;
+  if (block == nullptr) block = new_block(bytes, front);
+  if (block == nullptr && drop_kept_outputs()) block = new_block(bytes, front);
   return block != nullptr ? data_of(block) : nullptr;
 }
 
@@ -225,6 +235,17 @@ void set_output_pool_limit(size_t bytes) {
   unmap(rest);
 }
 
+bool drop_kept_outputs() {
+  Pool& p = pool();
+  Block* rest;
+  {
+    const std::lock_guard<std::mutex> guard(p.mutex);
+    rest = trim(p, 0);
+  }
+  unmap(rest);
+  return rest != nullptr;
+}
+
 size_t output_pool_kept() {
   Pool& p = pool();
   const std::lock_guard<std::mutex> guard(p.mutex);
@@ -237,6 +258,9 @@ size_t output_pool_limit() {
   return 0;
 }
 void set_output_pool_limit(size_t) {}
+bool drop_kept_outputs() {
+  return false;
+}
 size_t output_pool_kept() {
   return 0;
 }

@@ -3,7 +3,8 @@
 // A large fresh array costs more in page faults than its numbers cost: the C library hands its memory back to
 // the system with every free. So large outputs lie on huge pages, and what the last arrays left behind is
 // kept for the next ones, up to a limit. Kept memory is marked as free for the taking (MADV_FREE): when the
-// system runs short, it takes the pages without asking.
+// system runs short, it takes the pages without asking. Its addresses stay taken, which counts where they are
+// limited (RLIMIT_AS); an allocation of ours that fails drops what is kept, and is tried again.
 //
 // Memory is handed out again only after the last reference to its array, and to every view of it, is gone.
 // All functions may be called from any thread, without the GIL, and after a fork.
@@ -32,6 +33,8 @@ constexpr int64_t kLargestPoolMib = int64_t{1} << 40;  // no machine has as much
 // Bytes kept at most for later outputs; 0: large outputs are ordinary memory too.
 size_t output_pool_limit();
 void set_output_pool_limit(size_t bytes);
+// Gives everything that is kept back to the system; whether there was anything.
+bool drop_kept_outputs();
 // Bytes kept now.
 size_t output_pool_kept();
 

@@ -17,7 +17,7 @@ struct Operand {
   Array array;
   nb::object result;  // outputs only: the array to return, or the buffer that finish() turns into it
   bool output = false;
-  bool in_place = false;     // an input that an output may be, as the very same view
+  bool in_place = false;     // an input and an output with this may be the very same view
   bool handed_over = false;  // result is a buffer for DLPack
   int64_t
       ordered[kMaxRank];  // strides in the order of the operation's axes, where that differs from the array's

@@ -59,8 +59,9 @@ void RowsCall::find_axes(PyObject* axis, const int64_t* normalized, int32_t coun
   const int64_t* on_axes = sizes_ + shape_.outer;
   if (named_count != count ||
       std::memcmp(on_axes, normalized, sizeof(int64_t) * static_cast<size_t>(count)) != 0)
-    raise(PyExc_ValueError, "normalized_shape is %U; it should be %U, %s's sizes on the axes that axis names",
-          shape_text(normalized, count).ptr(), shape_text(on_axes, named_count).ptr(), x.name);
+    raise(PyExc_ValueError,
+          "normalized_shape is %U; it should be %U, %s's sizes on the axes that axis names, in %s's order",
+          shape_text(normalized, count).ptr(), shape_text(on_axes, named_count).ptr(), x.name, x.name);
 }
 
 const int64_t* RowsCall::statistics_sizes() {

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <thread>
 
+#include "memory.hpp"
+
 namespace normkit::python {
 namespace {
 
@@ -102,6 +104,7 @@ void run_plan(const Plan& plan) {
 Scratch::Scratch(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   data_ = PyMem_RawMalloc(bytes);
+  if (data_ == nullptr && drop_kept_outputs()) data_ = PyMem_RawMalloc(bytes);
   if (data_ == nullptr) {
     PyErr_NoMemory();
     nb::raise_python_error();

@@ -220,10 +220,11 @@ PyObject* min_max_scale_call(PyObject* const* slots) {
   const nb::int_ zero(0);
   call.over(slots[kAxis] != nullptr ? slots[kAxis] : zero.ptr());
   if (PyObject* range = slots[kFeatureRange]) {
-    if (!(PyTuple_Check(range) || PyList_Check(range)) || PySequence_Fast_GET_SIZE(range) != 2)
+    const nb::object pair = entries_argument(range, 2);
+    if (!pair.is_valid())
       raise(PyExc_TypeError, "feature_range is %R; it should be a pair (low, high)", range);
-    args.low = number_argument(PySequence_Fast_GET_ITEM(range, 0), "feature_range[0]", 0.0);
-    args.high = number_argument(PySequence_Fast_GET_ITEM(range, 1), "feature_range[1]", 0.0);
+    args.low = number_argument(PyTuple_GET_ITEM(pair.ptr(), 0), "feature_range[0]", 0.0);
+    args.high = number_argument(PyTuple_GET_ITEM(pair.ptr(), 1), "feature_range[1]", 0.0);
     const double span = args.high - args.low;
     const double largest = call.x_is_f64() ? 1.7976931348623157e308 : 3.4028234663852886e38;
     if (!(args.low < args.high) || !(span <= largest))

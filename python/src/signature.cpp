@@ -123,4 +123,12 @@ bool flag_argument(PyObject* slot, const char* name, bool otherwise) {
   return truth != 0;
 }
 
+nb::object entries_argument(PyObject* slot, Py_ssize_t count) {
+  if (!PyTuple_Check(slot) && !PyList_Check(slot)) return {};
+  nb::object entries = nb::steal(PySequence_Tuple(slot));
+  if (!entries.is_valid()) nb::raise_python_error();
+  if (PyTuple_GET_SIZE(entries.ptr()) != count) return {};
+  return entries;
+}
+
 }  // namespace normkit::python

@@ -76,6 +76,9 @@ inline bool given(PyObject* slot) {
 Activation activation_argument(PyObject* slot);
 double number_argument(PyObject* slot, const char* name, double otherwise);
 bool flag_argument(PyObject* slot, const char* name, bool otherwise);
+// The entries of a tuple or a list, as a tuple of their own: reading one may run code that changes the list.
+// Null if it is neither, or has not `count` entries.
+nb::object entries_argument(PyObject* slot, Py_ssize_t count);
 
 }  // namespace normkit::python
 

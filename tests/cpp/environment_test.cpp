@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cfenv>
 #include <thread>
 #if defined(__x86_64__)
@@ -34,6 +35,23 @@ TEST(Environment, ControlWordIsTheCallersAndHasNoEffect) {
   }
 }
 #endif
+
+// The OpenMP runtime is everybody's: these threads are the test's, and the child lacks them all the same.
+TEST(Environment, ForkAfterOthersStartedThreads) {
+  std::atomic<int> started{0};
+#pragma omp parallel num_threads(3)
+  ++started;
+  ASSERT_GT(started.load(), 1);
+  Problem p(operations()[0], {600, 1, 768}, DType::kF32);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    _exit(p.run(default_executor()) == Status::kOk ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
 
 TEST(Environment, ForkAfterAParallelCall) {
   Problem p(operations()[0], {600, 1, 768}, DType::kF32);

@@ -93,6 +93,30 @@ TEST(Fused, SumThenNorm) {
   }
 }
 
+// One number for all elements, which the lanes behind a row's end must not count.
+TEST(Fused, ResidualBiasOfOneNumber) {
+  for (DType dtype : kTypes) {
+    for (const auto& size : kShapes) {
+      const RowsShape shape{1, 1, size};
+      const Array x = random_array(dtype, size[0] * size[1], 1),
+                  residual = random_array(dtype, size[0] * size[1], 2);
+      const Array weight = random_array(dtype, size[1], 3), bias = random_array(dtype, size[1], 4);
+      Array number(dtype, 1), all(dtype, size[1]), y(x), sum(x), expected(x), expected_sum(x);
+      number.set(0, 3.25);
+      for (size_t i = 0; i < all.size(); ++i) all.set(i, 3.25);
+      const int64_t stride[] = {0};
+      auto args = add_arguments<AddLayerNormArgs>(x, residual, weight, bias, expected, expected_sum);
+      args.residual_bias = in(all);
+      ASSERT_EQ(add_layer_norm(shape, args), Status::kOk);
+      args = add_arguments<AddLayerNormArgs>(x, residual, weight, bias, y, sum);
+      args.residual_bias = {number.bytes.data(), dtype, stride};
+      ASSERT_EQ(add_layer_norm(shape, args), Status::kOk);
+      EXPECT_EQ(sum.bytes, expected_sum.bytes) << dtype_name(dtype) << " " << size[1];
+      EXPECT_EQ(y.bytes, expected.bytes) << dtype_name(dtype) << " " << size[1];
+    }
+  }
+}
+
 TEST(Fused, GradientOfTheSum) {
   for (DType dtype : {DType::kF32, DType::kF64}) {
     for (const auto& size : kShapes) {

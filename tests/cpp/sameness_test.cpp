@@ -155,6 +155,36 @@ TEST(Sameness, SavedAndRecomputedStatistics) {
 
 // The same logical array in another layout: channels last, negative strides, rows far apart, every alignment.
 // Channels-last groups have bits of their own.
+// Sums that double rounds: their order shows in the statistics. Rows one after the other, and side by side.
+TEST(Sameness, SumsThatRound) {
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int64_t n : {70, 1000, 2500}) {
+      const int64_t rows = 32, size[] = {rows, n}, across[] = {1, rows};
+      const RowsShape shape{1, 1, size};
+      Array x(dtype, rows * n), turned(x), y(x), mean(DType::kF64, rows), rstd(mean), other_mean(mean),
+          other_rstd(mean);
+      Random random(static_cast<uint64_t>(n));
+      for (int64_t i = 0; i < rows * n; ++i) {
+        x.set(static_cast<size_t>(i), std::ldexp(random.normal(), static_cast<int>(random.next() % 80) - 40));
+        turned.set(static_cast<size_t>(i % n * rows + i / n), x[static_cast<size_t>(i)]);
+      }
+      LayerNormArgs args;
+      args.x = {x.bytes.data(), dtype};
+      args.y = {y.bytes.data(), dtype};
+      args.mean = {mean.bytes.data(), DType::kF64};
+      args.rstd = {rstd.bytes.data(), DType::kF64};
+      ASSERT_EQ(layer_norm(shape, args), Status::kOk);
+      args.x = {turned.bytes.data(), dtype, across};
+      args.y = {y.bytes.data(), dtype, across};
+      args.mean = {other_mean.bytes.data(), DType::kF64};
+      args.rstd = {other_rstd.bytes.data(), DType::kF64};
+      ASSERT_EQ(layer_norm(shape, args), Status::kOk);
+      EXPECT_EQ(other_mean.bytes, mean.bytes) << dtype_name(dtype) << " " << n;
+      EXPECT_EQ(other_rstd.bytes, rstd.bytes) << dtype_name(dtype) << " " << n;
+    }
+  }
+}
+
 TEST(Sameness, Layouts) {
   for (const Operation& op : operations()) {
     for (DType dtype : kDTypes) {

@@ -192,6 +192,10 @@ def test_axis_and_shape_disagree(row_problem):
     row_problem.refuses(
         ValueError, "normalized_shape", row_problem.forward, case=row_problem.case_with((N,), axis=(0, 1))
     )
+    other_order = row_problem.case_with((N, ROWS), axis=(1, 0))
+    row_problem.refuses(
+        ValueError, ["normalized_shape", "in x's order"], row_problem.forward, case=other_order
+    )
 
 
 @pytest.mark.parametrize(

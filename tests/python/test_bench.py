@@ -294,12 +294,49 @@ def test_plot(tmp_path, capsys, short):
     arguments = ["--dtype", "float32", "--shape", "3x40", "7x40", *SMALL, "--peers", "numpy"]
     assert run(*arguments, "--plot", str(picture)) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert run(*arguments, "--plot", str(tmp_path / "missing" / "a.png")) == 1
+    assert run(*arguments, "--json", "/dev/full") == 1
     assert "cannot write what was measured" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (
+            ["--plot", "missing/a.png"],
+            "argument --plot: 'missing/a.png' lies in a folder that does not exist",
+        ),
+        (["--json", "missing/a.json"], "argument --json: 'missing/a.json' lies in a folder"),
+        (["--markdown", "."], "argument --markdown: '.' is a folder"),
+        (["--plot", "a.nonsense"], "--plot is 'a.nonsense'; its ending should be one of"),
+        (["--retry", "-1"], "argument --retry: -1 is below 0"),
+        (["--samples", "0"], "argument --samples: 0 is below 1"),
+        (["--threads", "0"], "argument --threads: 0 is below 1"),
+        (["--threads", "1025"], "argument --threads: 1025 is above 1024"),
+        (["--shape", "99999999999x99999999"], "99999999999x99999999, 1 thread: its arrays take"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_measured(
+    wrong, reason, tmp_path, monkeypatch, capsys
+):
+    if "--plot" in wrong:
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "measure", lambda *_: pytest.fail("measured"))
+    assert run("--op", "layer_norm", "--shape", "3x40", *SMALL, *wrong) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_case_without_memory_is_left_out(monkeypatch, capsys):
+    def full(*_):
+        raise MemoryError("2 TiB")
+
+    monkeypatch.setattr(measure, "measure", full)
+    assert run("--op", "layer_norm", "--shape", "3x40", *SMALL) == 1
+    assert "skipped, not enough memory (2 TiB)" in capsys.readouterr().err
+
+
 def test_plot_without_matplotlib(monkeypatch, capsys):
-    def missing():
+    def missing(path):
         raise plot.MissingMatplotlib("--plot needs matplotlib: pip install matplotlib")
 
     monkeypatch.setattr(plot, "check", missing)

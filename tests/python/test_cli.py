@@ -23,7 +23,15 @@ def run(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["nonsense"], ["info", "--nonsense"], ["demo", "--epochs", "0"], ["demo", "--samples", "99"]],
+    [
+        [],
+        ["nonsense"],
+        ["info", "--nonsense"],
+        ["demo", "--epochs", "0"],
+        ["demo", "--samples", "99"],
+        ["demo", "--out", "missing/a.png"],
+        ["selftest", "--seed", "-1"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     assert run(*arguments) == 2
@@ -68,8 +76,8 @@ def test_info_says_why(capsys, monkeypatch):
     ("own", "openmp", "quota", "threads", "reason"),
     [
         ("2", "3", "max 100000", 2, "NORMKIT_NUM_THREADS=2"),
-        ("0", "3", "max 100000", 3, "OMP_NUM_THREADS=3"),
-        ("x", None, "max 100000", 6, "6 usable processors; NORMKIT_NUM_THREADS overrides it"),
+        ("", "3", "max 100000", 3, "OMP_NUM_THREADS=3"),
+        (None, "x", "max 100000", 6, "6 usable processors; NORMKIT_NUM_THREADS overrides it"),
         (None, "", "250000 100000", 3, "6 usable processors, and a quota of 3 for the control group"),
         (None, None, "900000 100000", 6, "6 usable processors; "),
         (None, None, None, 6, "6 usable processors; "),
@@ -167,7 +175,7 @@ def test_demo_without_a_place_for_the_picture(tmp_path, capsys, monkeypatch):
     for package in ("sklearn", "matplotlib", "tqdm"):
         pytest.importorskip(package)
     monkeypatch.setattr(training, "train_all", lambda settings, digits: demo_results())
-    assert run(*SHORT, "--out", str(tmp_path / "missing" / "a.png")) == 1
+    assert run(*SHORT, "--out", str(tmp_path / "a.nonsense")) == 1
     assert "cannot write the picture" in capsys.readouterr().err
 
 

@@ -124,3 +124,81 @@ def test_rank_64():
         nk.batch_norm(x, None, None, training=True)
     assert nk.normalize(x).shape == x.shape
     checks.COUNT.values += 1
+
+
+class Emptying:
+    """An array, or a number, that empties a list when it is read."""
+
+    def __init__(self, value, holder):
+        self.value, self.holder = value, holder
+
+    def __dlpack_device__(self):
+        return self.value.__dlpack_device__()
+
+    def __dlpack__(self, **keywords):
+        self.holder.clear()
+        return self.value.__dlpack__(**keywords)
+
+    def __float__(self):
+        self.holder.clear()
+        return self.value
+
+
+def test_lists_that_change_while_they_are_read():
+    """Their entries, which nobody else holds, live as long as the call."""
+    weight, dy = np.ones(5, np.float32), np.full_like(X, 2)
+    expected = nk.add_layer_norm(X, dy, (5,)), nk.layer_norm_backward(dy, X, (5,), weight, weight)
+    out, grads_out, feature_range = [], [], []
+    out += [Emptying(np.empty_like(X), out), np.empty_like(X)]
+    grads_out += [Emptying(np.empty_like(weight), grads_out), np.empty_like(weight)]
+    feature_range += [Emptying(-1.0, feature_range), float("3")]
+    results = nk.add_layer_norm(X, dy, (5,), out=out)
+    for result, array in zip(results, expected[0], strict=True):
+        checks.assert_same_bits(getattr(result, "value", result), array, "out")
+    results = nk.layer_norm_backward(dy, X, (5,), weight, weight, grads_out=grads_out)
+    for result, array in zip(results, expected[1], strict=True):
+        checks.assert_same_bits(getattr(result, "value", result), array, "grads_out")
+    scaled = nk.min_max_scale(X, feature_range=feature_range)
+    checks.assert_same_bits(scaled, nk.min_max_scale(X, feature_range=(-1, 3)), "feature_range")
+
+
+def test_what_shares_memory_is_named():
+    """And "the very same view" is only advised where it is allowed."""
+    row, dy, weight = (np.ones(8, np.float32) for _ in range(3))
+    rows, numbers = np.ones((4, 8), np.float32), np.ones(4, np.float32)
+    weights = rows[None].copy()
+    same = "the very same view of it or separate memory"
+    for call, message in (
+        (lambda: nk.layer_norm(rows, (8,), out=rows[::-1]), f"out shares memory with x; it should be {same}"),
+        (
+            lambda: nk.layer_norm_backward(dy, row, (8,), weight, grads_out=(row, None)),
+            r"grads_out\[0\] shares memory with x; it should be separate memory",
+        ),
+        (
+            lambda: nk.layer_norm_backward(dy, row, (8,), weight, grads_out=(dy, None)),
+            r"grads_out\[0\] shares memory with dy; it should be separate memory",
+        ),
+        (
+            lambda: nk.add_layer_norm_backward(dy, None, row, (8,), weight, grads_out=(row, None)),
+            r"grads_out\[0\] shares memory with summed; it should be separate memory",
+        ),
+        (
+            lambda: nk.add_layer_norm(rows, rows, (8,), out=(weights[0], weights[0])),
+            r"out\[0\] shares memory with out\[1\]; it should be separate memory",
+        ),
+        (
+            lambda: nk.layer_norm_backward(rows, rows, (8,), weight, grads_out=(rows[0], None)),
+            r"grads_out\[0\] shares memory with x; it should be separate memory",
+        ),
+        (
+            lambda: nk.weight_norm_backward(rows, weights[0], numbers[:, None], grads_out=(rows[:, :1],)),
+            r"grads_out\[0\] shares memory with dw; it should be separate memory",
+        ),
+        (
+            lambda: nk.batch_norm(rows[None], rows[0, :4], numbers, training=True),
+            "running_mean shares memory with x; it should be separate memory",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            call()
+        checks.COUNT.values += 1

@@ -73,6 +73,13 @@ def test_fork_after_a_parallel_call(op, threads):
     assert checks.digest(op.forward(x, case)) == expected, "the parent after the fork"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the OpenMP runtime in /proc")
+@pytest.mark.parametrize("parent", ("openmp", "alone"))
+def test_fork_before_the_first_call(parent):
+    """The runtime is everybody's: a child may lack threads that normkit never started."""
+    run_script("fork_of_threads", parent, OPENBLAS_NUM_THREADS="1")
+
+
 @posix_only
 @pytest.mark.parametrize("method", ("fork", "spawn", "forkserver"))
 def test_multiprocessing(method):
@@ -183,17 +190,17 @@ def test_floating_point_environment():
         ({"NORMKIT_NUM_THREADS": "3"}, 3),
         ({"OMP_NUM_THREADS": "2"}, 2),
         ({"NORMKIT_NUM_THREADS": "1", "OMP_NUM_THREADS": "4"}, 1),
-        ({"NORMKIT_NUM_THREADS": "0"}, None),
-        ({"NORMKIT_NUM_THREADS": "-5"}, None),
-        ({"NORMKIT_NUM_THREADS": "many"}, None),
-        ({"NORMKIT_NUM_THREADS": ""}, None),
-        ({"NORMKIT_NUM_THREADS": "99999999999999999999"}, None),
+        ({"NORMKIT_NUM_THREADS": "", "OMP_NUM_THREADS": "4"}, 4),
+        ({"NORMKIT_NUM_THREADS": "1024"}, 1024),
         ({"OMP_NUM_THREADS": "0"}, None),
+        ({"OMP_NUM_THREADS": "-5"}, None),
+        ({"OMP_NUM_THREADS": "many"}, None),
+        ({"OMP_NUM_THREADS": "99999999999999999999"}, None),
         ({"OMP_NUM_THREADS": "3,2"}, 3),
     ),
 )
 def test_thread_count_from_the_environment(environment, expected):
-    """Nonsense neither hangs nor crashes (llama.cpp#190: 0 threads, an infinite loop)."""
+    """Nonsense that is OpenMP's neither hangs nor crashes (llama.cpp#190: 0 threads, an infinite loop)."""
     clean = {k: v for k, v in os.environ.items() if k not in ("NORMKIT_NUM_THREADS", "OMP_NUM_THREADS")}
     code = (
         "import numpy, normkit; n = normkit.get_num_threads();"
@@ -207,6 +214,18 @@ def test_thread_count_from_the_environment(environment, expected):
     count = int(result.stdout)
     assert count >= 1
     assert expected is None or count == expected
+    checks.COUNT.values += 1
+
+
+@pytest.mark.parametrize("text", ("0", "-5", "many", "3x", "3,2", "1025", "99999999999999999999", "1" * 99))
+def test_a_wrong_thread_count_is_an_import_error(text):
+    environment = {**os.environ, "NORMKIT_NUM_THREADS": text}
+    result = subprocess.run(
+        [sys.executable, "-c", "import normkit"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1
+    expected = f"NORMKIT_NUM_THREADS is '{text[:40]}'; it should be a number of threads, 1 to 1024"
+    assert f"ImportError: {expected}" in result.stderr
     checks.COUNT.values += 1
 
 

@@ -119,7 +119,13 @@ def test_layers_of_pytorch(bias, dtype):
         assert (actual - expected).abs().max() <= unit * largest, f"{layer}"
 
 
+def misaligned(shape):
+    raw = np.zeros(4 * int(np.prod(shape)) + 1, np.uint8)
+    return raw[1:].view(np.float32).reshape(shape)
+
+
 def test_bad_input():
+    none = np.zeros((0, 4), np.float32)
     weight = values((6, 4, 3), "float32", "plain", 1)
     good = dict(zip(("running_mean", "running_var", "bn_weight", "bn_bias"), statistics(6), strict=True))
     good |= {"weight": weight, "bias": None, "eps": EPS}
@@ -136,6 +142,12 @@ def test_bad_input():
         (ValueError, "groups is 0", {"groups": 0}),
         (TypeError, "groups is", {"groups": 1.5}),
         (ValueError, "eps is nan", {"eps": float("nan")}),
+        (ValueError, "^weight lies at an address", {"weight": misaligned((6, 4))}),
+        (ValueError, "^running_mean lies at an address", {"running_mean": misaligned((6,))}),
+        (ValueError, "^bn_bias lies at an address", {"bn_bias": misaligned((6,))}),
+        (ValueError, "^groups is 4611686018427387904", dict(weight=none, transposed=True, groups=2**62)),
+        # Before memory for as many channels is asked for.
+        (ValueError, "^running_mean has shape", dict(weight=none, transposed=True, groups=2**40)),
     ):
         with pytest.raises(error, match=match):
             nk.fold_batch_norm(**(good | change))

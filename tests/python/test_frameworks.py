@@ -108,6 +108,24 @@ def test_pytorch_requires_grad(op):
 
 
 @every_operation
+def test_pytorch_dual_tensors(op):
+    """Forward-mode differentiation would lose the tangent; a tensor without one is a tensor."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    case, x, dy, *_ = problem(op, "float32")
+    x, dy = torch.tensor(x), torch.tensor(dy)
+    expected = op.forward(x, case, eps=EPS)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        with pytest.raises(TypeError, match=r"^(x|content) is a PyTorch dual tensor.*unpack_dual"):
+            op.forward(dual, case, eps=EPS)
+        with pytest.raises(TypeError, match=r"^dy is a PyTorch dual tensor"):
+            op.backward(torch.autograd.forward_ad.make_dual(dy, dy), x, case, eps=EPS)
+        primal = torch.autograd.forward_ad.unpack_dual(dual).primal
+        checks.assert_same_bits(op.forward(primal, case, eps=EPS), expected, "the primal")
+        checks.assert_same_bits(op.forward(x, case, eps=EPS), expected, "no tangent")
+
+
+@every_operation
 def test_foreign_arrays_that_do_not_fit(op):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     case, x, _, weight, _ = problem(op, "float32")

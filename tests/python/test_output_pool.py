@@ -261,7 +261,9 @@ def test_gradients_come_from_the_pool():
 
 def test_bad_limits():
     for bad in (-1, 2**50, -(2**70), 2**70):
-        with pytest.raises(ValueError, match=r"mib is .*; it should be"):
+        with pytest.raises(
+            ValueError, match=r"mib is .*; it should be a number of MiB from 0 to 1099511627776$"
+        ):
             normkit.set_output_pool(bad)
     for bad in (None, "2", 2.5, True):
         with pytest.raises(TypeError, match=r"mib is .*; it should be an integer"):
@@ -340,6 +342,34 @@ def exit_code(child):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     pytest.fail("the child hangs")
+
+
+def test_kept_memory_makes_room():
+    """Under a limit on addresses a result, or scratch, gets the place of what is only kept."""
+    code = (
+        "import resource, numpy as np, normkit as nk\n"
+        "from normkit import _ext\n"
+        "nk.set_num_threads(1)\n"
+        f"x = np.ones((15 << 10, {N}), 'f')\n"
+        f"wide = np.broadcast_to(np.float32(1), (20 << 10, {N}))\n"
+        "rows, dw = np.ones((2, 8 << 20), 'f'), np.zeros(8 << 20, 'f')\n"
+        f"big = lambda: nk.rms_norm(wide, ({N},))\n"
+        "out = dict(dx_out=rows.copy(), grads_out=(dw.copy(), None))\n"
+        "scratch = lambda: nk.rms_norm_backward(rows, rows, dw.shape, dw, **out)\n"
+        "for call, room in ((big, 150 << 20), (scratch, 60 << 20)):\n"
+        f"    nk.rms_norm(x, ({N},))\n"
+        "    assert _ext._output_pool_kept() == 240 << 20, _ext._output_pool_kept()\n"
+        "    used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "    limits = resource.getrlimit(resource.RLIMIT_AS)\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (used + room, limits[1]))\n"
+        "    call()\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, limits)\n"
+        "    nk.set_output_pool(0); nk.set_output_pool(256)\n"
+        "print('ok')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (0, "ok\n"), result.stderr
+    checks.COUNT.values += 1
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")

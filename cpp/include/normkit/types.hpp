@@ -27,8 +27,9 @@ enum class Status : int32_t {
   kInvalidActivation,  // an activation that does not exist
 };
 
-// Applied to y as it would be returned, rounded to its element type; the result is rounded once more.
-// Formulas: detail/activation.hpp. Gradients are those of the operation without it.
+// Applied to y as it would be returned, rounded to its element type; the result is rounded to that type
+// again. Formulas: detail/activation.hpp. A backward pass knows no activation: its dy is the gradient before
+// it.
 enum class Activation : int32_t { kNone = 0, kRelu, kSilu, kGelu, kGeluTanh };
 
 enum class DType : int32_t { kF32 = 0, kF64 = 1, kF16 = 2, kBF16 = 3 };

@@ -14,6 +14,8 @@ import json
 import sys
 from pathlib import Path
 
+from normkit import _info
+from normkit._options import file_to_write, integer
 from normkit.bench import goals, measure, memory, plot, report
 from normkit.bench.cases import DTYPES, LAYOUTS, MEMORY, PASSES, Case
 from normkit.bench.operations import OPERATIONS, Shape
@@ -49,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROWSxN",
         help=f"or NxCxHxW, as the operation wants; default: {shapes}",
     )
-    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="default: 1 and all processors")
+    parser.add_argument(
+        "--threads", type=integer(1, 1024), nargs="+", metavar="N", help="default: 1 and all processors"
+    )
     parser.add_argument(
         "--memory",
         choices=MEMORY,
@@ -58,18 +62,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the goals say themselves",
     )
     parser.add_argument(
-        "--samples", type=int, default=MINIMUM_SAMPLES, help=f"per contender, at least {MINIMUM_SAMPLES}"
+        "--samples",
+        type=integer(1),
+        default=MINIMUM_SAMPLES,
+        help=f"per contender; fewer than {MINIMUM_SAMPLES} are {MINIMUM_SAMPLES}",
     )
     parser.add_argument(
-        "--retry", type=int, default=0, help="measure a void or busy group again, so many times"
+        "--retry", type=integer(0), default=0, help="measure a void or busy group again, so many times"
     )
     parser.add_argument("--quick", action="store_true", help="only float32 forward on 512x768")
     parser.add_argument("--list", action="store_true", help="print the names of the cases, measure nothing")
     for option, what in (("--json", "JSON object, everything measured"), ("--markdown", "Markdown table")):
         text = f"one {what}, instead of the tables; with FILE, there, beside them"
-        parser.add_argument(option, nargs="?", const=INSTEAD, metavar="FILE", help=text)
+        parser.add_argument(option, nargs="?", type=file_to_write, const=INSTEAD, metavar="FILE", help=text)
     parser.add_argument(
-        "--plot", metavar="FILE", help="also a picture: GB/s against size, memcpy as the line"
+        "--plot",
+        type=file_to_write,
+        metavar="FILE",
+        help="also a picture: GB/s against size, memcpy as the line; the ending chooses the format",
     )
 
 
@@ -79,19 +89,24 @@ def run(options: argparse.Namespace) -> int:
         options.passes, options.dtype, options.shape = ["forward"], ["float32"], [(512, 768)]
     samples = max(options.samples, MINIMUM_SAMPLES)
     threads = sorted(set(options.threads or goals.default_threads()))
-    if min(threads) < 1:
-        return _refuse("--threads must be at least 1", 2)
     chosen = _chosen(options, threads)
     if not chosen:
         return _refuse("no such case; --list prints them", 2)
     if options.list:
         print("\n".join(f"{case.goal:>2} {case}" for case in chosen))
         return 0
+    available = _info.memory_bytes()
+    for case in chosen:
+        if available is not None and case.bytes > available:
+            arrays, machine = (f"{size / 2**30:.3g} GiB" for size in (case.bytes, available))
+            return _refuse(f"{case}: its arrays take {arrays}, this machine has {machine}", 2)
     try:
         if options.plot:
-            plot.check()
+            plot.check(options.plot)
     except plot.MissingMatplotlib as error:
         return _refuse(str(error), 1)
+    except ValueError as error:
+        return _refuse(str(error), 2)
 
     wanted = {name for case in chosen for name in case.peers or measure.DEFAULT_PEERS}
     peers = measure.load_peers([name for name in options.peers if name in wanted])
@@ -184,7 +199,10 @@ def _measure(case: Case, peers: list[Peer], samples: int, retries: int) -> measu
     best: measure.Group | None = None
     for _ in range(1 + retries):
         _progress(str(case))
-        group = measure.measure(case, peers, samples)
+        try:
+            group = measure.measure(case, peers, samples)
+        except MemoryError as error:
+            group = f"not enough memory ({error})"
         _progress("")
         if isinstance(group, str):
             print(f"normkit bench: {case}: skipped, {group}", file=sys.stderr)

@@ -28,12 +28,15 @@ class MissingMatplotlib(Exception):
     """The picture needs matplotlib; the message says what to do."""
 
 
-def check() -> None:
-    """Before the measurements: MissingMatplotlib without matplotlib."""
+def check(path: str) -> None:
+    """Before the measurements: MissingMatplotlib without it, ValueError for an unknown kind of file."""
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise MissingMatplotlib("--plot needs matplotlib: pip install matplotlib") from None
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if _kind(path) not in kinds:
+        raise ValueError(f"--plot is {path!r}; its ending should be one of {', '.join(sorted(kinds))}")
 
 
 def write(groups: list[Group], path: str) -> None:
@@ -52,7 +55,11 @@ def write(groups: list[Group], path: str) -> None:
         axes = figure.add_subplot(rows, columns, place)
         _panel(axes, together)
         axes.set_title(title, fontsize=9)
-    figure.savefig(path, dpi=110, format=Path(path).suffix.lstrip(".") or "png")
+    figure.savefig(path, dpi=110, format=_kind(path))
+
+
+def _kind(path: str) -> str:
+    return Path(path).suffix.lstrip(".").lower() or "png"
 
 
 def _panel(axes: Any, groups: list[Group]) -> None:

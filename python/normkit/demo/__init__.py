@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 
+from normkit._options import file_to_write, integer
 from normkit.demo.training import MIN_SAMPLES
 
 
@@ -21,18 +21,19 @@ class MissingExtra(RuntimeError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``normkit demo``."""
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="fixes every result (default: 0)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="fixes every result (default: 0)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_at_least(1), help="passes over the training digits (default: 8)")
+    length.add_argument("--epochs", type=integer(1), help="passes over the training digits (default: 8)")
     length.add_argument(
         "--samples",
         metavar="N",
-        type=_at_least(MIN_SAMPLES),
+        type=integer(MIN_SAMPLES),
         help=f"digits that each training sees, instead of whole epochs (at least {MIN_SAMPLES})",
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
+        type=file_to_write,
         default="normkit_demo.png",
         help="where the loss curves go; the ending chooses the format (default: normkit_demo.png)",
     )
@@ -80,15 +81,3 @@ def _require(modules: list[str]) -> None:
         raise MissingExtra(
             f'the demo needs {", ".join(missing)}, which is not installed: pip install "normkit[demo]"'
         )
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    """An argparse type: an integer not below ``minimum``."""
-
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"{value} is below {minimum}")
-        return value
-
-    return integer

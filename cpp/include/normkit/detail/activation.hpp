@@ -1,15 +1,16 @@
 // Activations: a step on elements of y that were just written and still lie in the first-level cache.
 //
-// Defined on the norm's result as returned, rounded to its element type, and rounded once more to that type:
-// so a norm with an activation equals the norm, then the activation, bit for bit. With the exponential of
-// math.hpp and double arithmetic for narrower types: float within 0.501 ULP, double within 5. But silu of
-// narrower types is float arithmetic, within 2 ULP of float: it stands behind every norm of some networks,
-// and costs a third.
+// Defined on the norm's result as returned, rounded to its element type, and rounded to that type again: so a
+// norm with an activation equals the norm, then the activation, bit for bit. With the exponential of math.hpp
+// and double arithmetic for narrower types: float within 0.501 ULP, double within 5. But silu of narrower
+// types is float arithmetic, within 2 ULP of float: it stands behind every norm of some networks, and costs a
+// third. 16-bit types come by way of float: two roundings, which next to a tie may miss the nearest value.
 //
 //   relu(x) = max(x, 0), relu(-0) = -0       gelu(x)      = x Phi(x), Phi(x) = erfc(-x / sqrt(2)) / 2
 //   silu(x) = x / (1 + e^-x)                 gelu_tanh(x) = x / (1 + e^-2u), u = sqrt(2/pi)(x + 0.044715 x^3)
 //
-// The last is x (1 + tanh u) / 2. All are -0 at -infinity, their limit, and NaN only where x is NaN.
+// The last is x (1 + tanh u) / 2. At -infinity relu is +0, the others are -0, their limit; NaN only where x
+// is NaN.
 #ifndef NORMKIT_DETAIL_ACTIVATION_HPP_
 #define NORMKIT_DETAIL_ACTIVATION_HPP_
 
