@@ -1,19 +1,15 @@
 """activation=: against multiple precision, and bit for bit the norm followed by the activation."""
 
-import os
-import subprocess
-import sys
-
 import checks
 import normkit as nk
 import numpy as np
 import pytest
+from instruction_sets import every_instruction_set, printed
 from reference.activations import KINDS, activation
 from reference.operations import OPERATIONS
 from reference.recipe import values
 from reference.wide import DTYPES, numpy_dtype, ulp
 from test_layouts import HOW, strided
-from test_sameness import available_isas
 
 pytestmark = pytest.mark.compares
 every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
@@ -159,21 +155,9 @@ def fingerprints():
     }
 
 
-@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512", "neon"))
+@every_instruction_set
 def test_every_instruction_set(isa):
-    if isa not in available_isas():
-        pytest.skip(f"this processor has no {isa}")
-    script = "import sys; sys.path[:0] = sys.argv[1:]; import test_activation as t; print(t.fingerprints())"
-    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
-    run = subprocess.run(
-        [sys.executable, "-c", script, *folders],
-        env={**os.environ, "NORMKIT_ISA": isa},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == str(fingerprints())
+    assert printed(isa, "import test_activation as t; print(t.fingerprints())") == str(fingerprints())
 
 
 @every_operation

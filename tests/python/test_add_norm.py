@@ -1,18 +1,14 @@
 """add_layer_norm, add_rms_norm: bit for bit the sum, then the norm; their gradients; aliasing; bad input."""
 
-import os
-import subprocess
-import sys
-
 import checks
 import normkit as nk
 import numpy as np
 import pytest
+from instruction_sets import every_instruction_set, printed
 from reference.operations import LAYER_NORM, RMS_NORM, Operation
 from reference.recipe import values
 from reference.wide import COMPUTE, DTYPES, numpy_dtype
 from test_layouts import HOW, strided
-from test_sameness import available_isas
 
 pytestmark = pytest.mark.compares
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -198,21 +194,9 @@ def fingerprints():
     return digests
 
 
-@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512", "neon"))
+@every_instruction_set
 def test_every_instruction_set(isa):
-    if isa not in available_isas():
-        pytest.skip(f"this processor has no {isa}")
-    script = "import sys; sys.path[:0] = sys.argv[1:]; import test_add_norm as t; print(t.fingerprints())"
-    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
-    run = subprocess.run(
-        [sys.executable, "-c", script, *folders],
-        env={**os.environ, "NORMKIT_ISA": isa},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == str(fingerprints())
+    assert printed(isa, "import test_add_norm as t; print(t.fingerprints())") == str(fingerprints())
 
 
 @every_operation

@@ -1,14 +1,12 @@
 """dynamic_tanh: against longdouble, PyTorch and finite differences; the same bits; in place; bad input."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import checks
 import normkit as nk
 import numpy as np
 import pytest
+from instruction_sets import every_instruction_set, printed
 from reference.maps import dynamic_tanh as reference
 from reference.maps import gradient_bound
 from reference.recipe import fingerprint, values
@@ -256,25 +254,10 @@ def test_golden_bits():
     assert isa_digest() == BITS
 
 
-@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512", "neon"))
+@every_instruction_set
 def test_every_instruction_set(isa):
-    from test_sameness import available_isas
-
-    if isa not in available_isas():
-        pytest.skip(f"this processor has no {isa}")
-    code = "import normkit, test_maps; print(normkit.isa(), test_maps.isa_digest())"
-    here = os.path.dirname(os.path.abspath(__file__))
-    path = os.pathsep.join([here, os.path.dirname(here), *sys.path])
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "NORMKIT_ISA": isa, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
     checks.COUNT.values += 1
-    assert run.stdout.split() == [isa, BITS]
+    assert printed(isa, "import test_maps as t; print(t.isa_digest())") == BITS
 
 
 @every_dtype

@@ -4,6 +4,7 @@ import mmap
 import sys
 
 import checks
+import instruction_sets
 import normkit
 import numpy as np
 import pytest
@@ -31,10 +32,7 @@ def test_guard_pages(op, dtype):
 @pytest.mark.parametrize("isa", ("baseline", "avx2"))
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_guard_pages_on_lower_instruction_sets(isa, dtype):
-    from test_sameness import available_isas
-
-    if isa not in available_isas():
-        pytest.skip(f"this processor has no {isa}")
+    instruction_sets.require(isa)
     run_script("guard_pages", "layer_norm", dtype, NORMKIT_ISA=isa)
 
 

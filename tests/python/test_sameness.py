@@ -9,6 +9,7 @@ import sys
 import checks
 import numpy as np
 import pytest
+from instruction_sets import every_instruction_set, printed
 from reference import golden
 from reference.operations import OPERATIONS
 from reference.recipe import values
@@ -184,36 +185,14 @@ def test_golden_hashes():
     assert not different, f"{len(different)} of {len(expected)}: {different[:10]}"
 
 
-def available_isas():
-    """What this processor has, from the kernel's own list; "baseline" always."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
-    except OSError:
-        flags = []
-    isas = ["baseline"]
-    isas += ["avx2"] if {"avx2", "f16c"} <= set(flags) else []
-    isas += ["avx512"] if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(flags) else []
-    return isas + (["neon"] if "asimd" in flags else [])
-
-
-@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512", "neon"))
+@every_instruction_set
 def test_every_instruction_set(isa):
-    if isa not in available_isas():
-        pytest.skip(f"this processor has no {isa}")
-    run = subprocess.run(
-        [sys.executable, golden.__file__],
-        env={**os.environ, "NORMKIT_ISA": isa},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    hashes = json.loads(
+        printed(isa, "import json; from reference import golden; print(json.dumps(golden.compute()))")
     )
-    assert run.returncode == 0, run.stderr
-    result = json.loads(run.stdout)
-    assert result["isa"] == isa
     expected = golden.load()
     checks.COUNT.values += len(expected)
-    different = [key for key in expected if expected[key] != result["hashes"].get(key)]
+    different = [key for key in expected if expected[key] != hashes.get(key)]
     assert not different, f"{len(different)} of {len(expected)} under {isa}: {different[:10]}"
 
 

@@ -28,8 +28,7 @@ def threads():
 
 def child_of(parent):
     """In the child: 0 if the call was right, and used threads where it could."""
-    y = normkit.layer_norm(x, 1000)
-    right = np.allclose(y[0, ::999], [-1.7303, 1.7303], atol=1e-3)
+    right = np.array_equal(normkit.layer_norm(x, 1000), expected)
     return 0 if right and (threads() > 1) == (parent == "alone") else 1
 
 
@@ -40,6 +39,8 @@ if __name__ == "__main__":
     if parent == "openmp" and not start_openmp_threads():
         print("no OpenMP: ok")
         sys.exit()
+    with normkit.num_threads(1):  # this starts none
+        expected = normkit.layer_norm(x, 1000)
     assert (threads() == 1) == (parent == "alone"), threads()
     child = os.fork()
     if child == 0:
