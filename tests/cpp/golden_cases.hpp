@@ -18,9 +18,9 @@ constexpr Golden kGolden[] = {
 #include "../reference/golden_cpp.inc"
 };
 
-// Calls visit(name, hash of outputs, gradients and statistics) for every case.
+// Calls visit(name, problem) for every case.
 template <typename Visit>
-void golden_cases(Visit visit) {
+void for_golden_cases(Visit visit) {
   const Dims rows[] = {{3, 1, 5}, {9, 1, 100}, {70, 1, 33}, {4, 3, 700}};
   const Dims channels[] = {{3, 6, 1, 2}, {2, 4, 35, 2}, {5, 3, 700, 3}, {2, 2, 2100, 1}};
   for (const Operation& op : operations()) {
@@ -30,7 +30,7 @@ void golden_cases(Visit visit) {
         std::snprintf(name, sizeof(name), "%s %s %dx%dx%d", op.name, dtype_name(dtype), static_cast<int>(d.N),
                       static_cast<int>(d.C), static_cast<int>(d.S));
         Problem p(op, d, dtype, 77);
-        visit(name, p.run() == Status::kOk ? p.hash() : 0);
+        visit(name, p);
       }
     }
   }
@@ -40,7 +40,9 @@ void golden_cases(Visit visit) {
 inline std::pair<int, int> check_golden(bool print_all) {
   int passed = 0, failed = 0;
   size_t next = 0;
-  golden_cases([&](const char* name, uint64_t hash) {
+  for_golden_cases([&](const char* name, Problem& p) {
+    // Of outputs, gradients and statistics.
+    const uint64_t hash = p.run() == Status::kOk ? p.hash() : 0;
     if (print_all) {
       std::printf("    {\"%s\", 0x%016" PRIX64 "u},\n", name, hash);
       return;

@@ -26,6 +26,9 @@ struct Executor {
   void (*parallel_for)(void* context, int64_t tasks, TaskFunction task, void* argument) = nullptr;
 };
 
+// What a plan's state is, for a backend with kernels of its own (cuda/cuda.hpp).
+enum class PlanKind : int32_t { kOther = 0, kRowsForward, kRowsBackward, kAddNorm, kRunningUpdate };
+
 // A validated operation, ready to run: holds pointers to the caller's arrays, owns nothing, may be copied.
 struct Plan {
   static constexpr int kMaxPhases = 3;
@@ -36,6 +39,8 @@ struct Plan {
   };
 
   int32_t phase_count = 0;
+  PlanKind kind = PlanKind::kOther;
+  DType elements = DType::kF32;  // of a kind that is not kOther: x's
   Phase phases[kMaxPhases];
   alignas(8) unsigned char state[4608];
 

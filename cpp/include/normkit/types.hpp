@@ -25,6 +25,8 @@ enum class Status : int32_t {
   kMissingStatistics,  // only one of mean and rstd was given
   kWorkspaceTooSmall,  // see the operation's *_workspace_bytes
   kInvalidActivation,  // an activation that does not exist
+  kUnsupported,        // the operation has no kernels for this device
+  kDeviceError,        // the device refused a launch
 };
 
 // Applied to y as it would be returned, rounded to its element type; the result is rounded to that type
@@ -148,6 +150,10 @@ inline const char* status_message(Status status) noexcept {
       return "the workspace is too small";
     case Status::kInvalidActivation:
       return "an activation that does not exist";
+    case Status::kUnsupported:
+      return "the operation has no kernels for this device";
+    case Status::kDeviceError:
+      return "the device refused to start a kernel";
   }
   return "unknown status";
 }

@@ -158,6 +158,33 @@ NORMKIT_INLINE Vec16<float> activated(Vec16<float> x) {
   for (int p = 0; p < Vec16<double>::kParts; ++p) wide.part[p] = activated_part<kKind, true>(wide.part[p]);
   return narrow16(wide);
 }
+// One element.
+template <Activation kKind>
+NORMKIT_INLINE double activated(double x) {
+  return activated_part<kKind, false>(x);
+}
+template <Activation kKind>
+NORMKIT_INLINE float activated(float x) {
+  if constexpr (kKind == Activation::kSilu) return float_silu_part(x);
+  return static_cast<float>(activated_part<kKind, true>(static_cast<double>(x)));
+}
+template <typename C>
+NORMKIT_INLINE C activated(Activation activation, C x) {
+  switch (activation) {
+    case Activation::kNone:
+      break;
+    case Activation::kRelu:
+      return x < C(0) ? C(0) : x;
+    case Activation::kSilu:
+      return activated<Activation::kSilu>(x);
+    case Activation::kGelu:
+      return activated<Activation::kGelu>(x);
+    case Activation::kGeluTanh:
+      return activated<Activation::kGeluTanh>(x);
+  }
+  return x;
+}
+
 template <typename C>
 NORMKIT_INLINE Vec16<C> relu(Vec16<C> x) {
   const Vec16<C> zero = Vec16<C>::zero();

@@ -17,6 +17,7 @@ NORMKIT_BEGIN_NAMESPACE
 struct AddNormForward {
   RowsForward rows;  // its x is the sum
   Operand x, residual, residual_bias;
+  bool unrounded = false;
 };
 
 // Reads what is added, block by block.

@@ -7,6 +7,11 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
+inline void describe(const AddNormForward& p, Plan* plan) {
+  plan->kind = PlanKind::kAddNorm;
+  plan->elements = p.x.dtype;
+}
+
 template <typename Args>
 inline Status add_norm_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
                             double weight_offset, Plan* plan) {
@@ -26,7 +31,8 @@ inline Status add_norm_plan(const RowsShape& shape, const Args& args, bool centr
   finish_forward_plan(p.rows, plan);
   if (p.rows.rows == 0 || p.rows.n == 0) return Status::kOk;
   const int64_t row_bytes = 4 * p.rows.n * p.x.bytes();
-  if (args.unrounded && p.x.bytes() < size_of(DType::kF32))
+  p.unrounded = args.unrounded && p.x.bytes() < size_of(DType::kF32);
+  if (p.unrounded)
     plan->phases[0] = {p.rows.rows, row_bytes, NORMKIT_PHASE_FUNCTIONS(add_unrounded_phase)[p.x.dtype]};
   else
     plan->phases[0] = {tiles(p.rows), p.rows.tile_rows * row_bytes,

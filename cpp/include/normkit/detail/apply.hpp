@@ -28,8 +28,9 @@ struct Parameter {
   NORMKIT_INLINE Parameter from(int i) const { return {data + i * step, step}; }
 };
 
-template <typename C>
-NORMKIT_INLINE Vec16<C> normalized(Vec16<C> x, const Vec16<C>& hi, const Vec16<C>& lo, const Vec16<C>& rstd) {
+// V, here and below: a vector of elements, or one.
+template <typename V>
+NORMKIT_INLINE V normalized(V x, const V& hi, const V& lo, const V& rstd) {
   return ((x - hi) - lo) * rstd;
 }
 
@@ -90,9 +91,8 @@ NORMKIT_NOINLINE void apply_block(const T* x, T* y, int n, const RowScale<Comput
   apply_inline<kStream>(x, y, n, row, weight, bias, ahead);
 }
 
-template <typename C>
-NORMKIT_INLINE Vec16<C> gradient(Vec16<C> dy, Vec16<C> xhat, Vec16<C> weight, const Vec16<C>& mean_g,
-                                 const Vec16<C>& mean_gxhat, const Vec16<C>& rstd) {
+template <typename V>
+NORMKIT_INLINE V gradient(V dy, V xhat, V weight, const V& mean_g, const V& mean_gxhat, const V& rstd) {
   return ((dy * weight - mean_g) - xhat * mean_gxhat) * rstd;
 }
 
@@ -156,8 +156,8 @@ NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, D* dx, int 
                                             Parameter<Compute<T>> weight) {
   for (int i = 0; i < n; ++i) {
     const double xhat = wide_normalized(read<double>(x + i), row);
-    const double g = read<double>(dy + i) * static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
-    write(dx + i, ((g - mean_g) - xhat * mean_gxhat) * row.rstd);
+    const double w = static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
+    write(dx + i, gradient(read<double>(dy + i), xhat, w, mean_g, mean_gxhat, row.rstd));
   }
 }
 

@@ -190,7 +190,7 @@ struct ApplyColumnGrads {
     } else {
       const Vec16<float> xhat = normalized(load16(o.x), o.hi, o.lo, o.rstd);
       o.x += x.stride;
-      return ((g * o.weight - o.mean_g) - xhat * o.mean_gxhat) * o.rstd;
+      return gradient(g, xhat, o.weight, o.mean_g, o.mean_gxhat, o.rstd);
     }
   }
   NORMKIT_INLINE void fetch(int64_t row, int c) const {

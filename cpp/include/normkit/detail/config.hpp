@@ -20,13 +20,20 @@
 #  error "normkit needs float arithmetic in float: on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
+// Under nvcc every NORMKIT_INLINE function is one for host and device: formulas stand once for both.
+#if defined(__CUDACC__)
+#  define NORMKIT_INLINE __host__ __device__ __forceinline__
+#elif defined(__GNUC__) || defined(__clang__)
 #  define NORMKIT_INLINE inline __attribute__((always_inline))
+#endif
+#if defined(__GNUC__) || defined(__clang__)
 #  define NORMKIT_NOINLINE __attribute__((noinline))
 #  define NORMKIT_RESTRICT __restrict__
 #  define NORMKIT_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #  define NORMKIT_PRAGMA(text) _Pragma(#text)
-#  if defined(__clang__)
+#  if defined(__CUDACC__)
+#    define NORMKIT_UNROLL NORMKIT_PRAGMA(unroll)
+#  elif defined(__clang__)
 #    define NORMKIT_UNROLL NORMKIT_PRAGMA(clang loop unroll(full))
 #  else
 #    define NORMKIT_UNROLL NORMKIT_PRAGMA(GCC unroll 16)
@@ -55,7 +62,10 @@
 
 // The instruction set is the one that the translation unit is compiled for. Each has a namespace of its own,
 // so that units compiled for different ones may be linked into one program.
-#if defined(NORMKIT_FORCE_SCALAR)
+#if defined(__CUDACC__)
+#  define NORMKIT_ISA device
+#  define NORMKIT_VECTOR_BYTES 0
+#elif defined(NORMKIT_FORCE_SCALAR)
 #  define NORMKIT_ISA scalar
 #  define NORMKIT_VECTOR_BYTES 0
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \

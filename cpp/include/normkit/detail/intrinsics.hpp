@@ -7,7 +7,9 @@
 #include "normkit/detail/config.hpp"
 #include "normkit/detail/simd.hpp"
 
-#if defined(__SSE2__) || defined(_M_X64)
+#if defined(__CUDACC__)
+// The portable twins: what the host's compiler has is not the device's.
+#elif defined(__SSE2__) || defined(_M_X64)
 #  include <immintrin.h>
 #  define NORMKIT_X86 1
 #elif defined(__aarch64__)
@@ -25,6 +27,8 @@ NORMKIT_INLINE double square_root(double v) {
   return _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(v)));
 #elif defined(NORMKIT_AARCH64)
   return vget_lane_f64(vsqrt_f64(vdup_n_f64(v)), 0);
+#elif defined(__CUDA_ARCH__)
+  return __dsqrt_rn(v);
 #else
   return sqrt(v);
 #endif

@@ -51,18 +51,22 @@ struct LaneSums<float> {
   }
 };
 
+// A sum and what its roundings left out, by TwoSum. V: a vector of doubles, or one.
+template <typename V>
+struct CompensatedSum {
+  V sum, error;
+  NORMKIT_INLINE void add(V b) {
+    const V a = sum;
+    sum = a + b;
+    const V b_part = sum - a;
+    error = error + ((a - (sum - b_part)) + (b - b_part));
+  }
+};
+
 template <>
 struct LaneSums<double> {
-  struct Half {
-    Vec16<double> sum = Vec16<double>::zero(), error = Vec16<double>::zero();
-    NORMKIT_INLINE void add(Vec16<double> b) {  // TwoSum in every lane
-      const Vec16<double> a = sum;
-      sum = a + b;
-      const Vec16<double> b_part = sum - a;
-      error = error + ((a - (sum - b_part)) + (b - b_part));
-    }
-  };
-  Half low, high;
+  using Half = CompensatedSum<Vec16<double>>;
+  Half low{Vec16<double>::zero(), Vec16<double>::zero()}, high = low;
 
   NORMKIT_INLINE void add(Vec16<double> a, Vec16<double> b) {
     low.add(a);
@@ -208,33 +212,64 @@ NORMKIT_INLINE Moments<C> moments_about(int n, DoublePair mean, double k, double
   return {static_cast<double>(n), mean.high, mean.low, squares - static_cast<double>(n) * missed * missed};
 }
 
+// A block by what its sweeps return: in memory, or (cuda/lanes.cuh) spread over a warp.
+template <typename T>
+struct MemoryBlock {
+  using C = Compute<T>;
+  const T* x;
+  int n;
+  int64_t ahead;
+
+  template <bool kCentred>
+  NORMKIT_INLINE double squares(C k) const {
+    return block_squares<kCentred>(x, n, k, ahead);
+  }
+  template <int kPower>
+  NORMKIT_INLINE double wide_sum(double k) const {
+    return wide_block_sum<kPower>(x, n, k);
+  }
+};
+
+// `sum` is the block's, as block_sum takes it.
+template <typename Block>
+NORMKIT_INLINE Moments<typename Block::C> moments_of(const Block& block, DoublePair sum) {
+  using C = typename Block::C;
+  const double n = static_cast<double>(block.n);
+  if constexpr (sizeof(C) == sizeof(float)) {
+    const double mean = sum.high / n;
+    const C k = static_cast<C>(mean);
+    const double squares = block.template squares<true>(k);
+    if (!NORMKIT_LIKELY(squares_in_range(squares))) {
+      const double wide_mean = block.template wide_sum<1>(0.0) / n;  // a chain can overflow
+      return {n, wide_mean, 0.0, block.template wide_sum<2>(wide_mean)};
+    }
+    return moments_about<C>(block.n, {mean, 0.0}, static_cast<double>(k), squares);
+  } else {
+    const DoublePair mean = mean_of(sum, block.n);
+    return moments_about<C>(block.n, mean, mean.high, block.template squares<true>(mean.high));
+  }
+}
+
+template <typename Block>
+NORMKIT_INLINE double sum_of_squares_of(const Block& block) {
+  using C = typename Block::C;
+  const double squares = block.template squares<false>(C(0));
+  if constexpr (sizeof(C) == sizeof(float)) {
+    if (!NORMKIT_LIKELY(squares_in_range(squares))) return block.template wide_sum<2>(0.0);
+  }
+  return squares;
+}
+
 // `sum` is block_sum(x, n), taken apart so that the sums of other blocks can cover the latency of the
 // division.
 template <typename T>
 NORMKIT_INLINE Moments<Compute<T>> block_moments(const T* x, int n, DoublePair sum, int64_t ahead = 0) {
-  using C = Compute<T>;
-  if constexpr (sizeof(C) == sizeof(float)) {
-    const double mean = sum.high / static_cast<double>(n);
-    const C k = static_cast<C>(mean);
-    const double squares = block_squares<true>(x, n, k, ahead);
-    if (!NORMKIT_LIKELY(squares_in_range(squares))) {
-      const double wide_mean = wide_block_sum<1>(x, n, 0.0) / static_cast<double>(n);  // a chain can overflow
-      return {static_cast<double>(n), wide_mean, 0.0, wide_block_sum<2>(x, n, wide_mean)};
-    }
-    return moments_about<C>(n, {mean, 0.0}, static_cast<double>(k), squares);
-  } else {
-    const DoublePair mean = mean_of(sum, n);
-    return moments_about<C>(n, mean, mean.high, block_squares<true>(x, n, mean.high));
-  }
+  return moments_of(MemoryBlock<T>{x, n, ahead}, sum);
 }
 
 template <typename T>
 NORMKIT_INLINE double block_sum_of_squares(const T* x, int n, int64_t ahead = 0) {
-  const double squares = block_squares<false>(x, n, Compute<T>(0), ahead);
-  if constexpr (sizeof(Compute<T>) == sizeof(float)) {
-    if (!NORMKIT_LIKELY(squares_in_range(squares))) return wide_block_sum<2>(x, n, 0.0);
-  }
-  return squares;
+  return sum_of_squares_of(MemoryBlock<T>{x, n, ahead});
 }
 
 NORMKIT_END_NAMESPACE

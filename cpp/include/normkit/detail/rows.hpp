@@ -202,7 +202,7 @@ NORMKIT_NOINLINE void stream_block(const T* from, T* y, int n) {
   memcpy(y + i, from + i, static_cast<size_t>(n - i) * sizeof(T));
 }
 
-inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics& s) {
+NORMKIT_INLINE void save_statistics(const RowsForward& p, int64_t r, const RowStatistics& s) {
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
   if (p.moments != nullptr) {

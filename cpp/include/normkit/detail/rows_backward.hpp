@@ -7,6 +7,11 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
+// The forward's statistics as they would have been saved.
+NORMKIT_INLINE RowStatistics as_saved(const RowStatistics& s) {
+  return {s.mean / s.scale, 0.0, s.var / s.scale, s.rstd * s.scale, 1.0, s.count};
+}
+
 // The rows of a tile as backward applies them: from the saved statistics, or from the forward's computed
 // again, as they would have been saved. Double elements need the digits of the mean that one double cannot
 // hold; they are found again from x, so that saved and recomputed statistics give the same bits.
@@ -16,12 +21,7 @@ NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const 
   RowStatistics statistics[kTileRows];
   if (!p.rstd) row_statistics(p, x_row, count, buffer, statistics);
   for (int r = 0; r < count; ++r) {
-    RowStatistics s;
-    if (p.rstd)
-      s = given_statistics(p, first + r);
-    else
-      s = {statistics[r].mean / statistics[r].scale, 0.0, statistics[r].var / statistics[r].scale,
-           statistics[r].rstd * statistics[r].scale, 1.0, statistics[r].count};
+    RowStatistics s = p.rstd ? given_statistics(p, first + r) : as_saved(statistics[r]);
     if constexpr (sizeof(T) == sizeof(double)) {
       if (p.centred() && !p.given && !p.sum_dy) {  // of larger sets the mean is not x's
         MergeTree<Sums> tree;
@@ -43,19 +43,39 @@ struct RowGrad {
   bool is_wide;
 };
 
-// `overflows` is set where the terms leave float's range: dx is then applied in double.
+// A block of dy and x by what its sweeps return: see MemoryBlock.
 template <typename T>
-NORMKIT_INLINE Sums grad_sums(const T* dy, const T* x, int n, const Row<Compute<T>>& row,
-                              Parameter<Compute<T>> weight, bool& overflows, FetchAhead ahead = {}) {
+struct MemoryGrads {
+  using C = Compute<T>;
+  const T *dy, *x;
+  int n;
+  Parameter<C> weight;
+  FetchAhead ahead;
+
+  NORMKIT_INLINE Pair<C> sums(const RowScale<C>& row) const {
+    return block_grad_sums(dy, x, n, row, weight, ahead);
+  }
+  NORMKIT_INLINE Sums wide_sums(const WideRow<C>& row) const {
+    return wide_block_grad_sums(dy, x, n, row, weight);
+  }
+};
+
+// `overflows` is set where the terms leave float's range: dx is then applied in double.
+template <typename Grads, typename C>
+NORMKIT_INLINE Sums grad_sums_of(const Grads& block, const Row<C>& row, bool& overflows) {
   if (NORMKIT_LIKELY(!row.is_wide)) {
-    const Pair<Compute<T>> s = block_grad_sums(dy, x, n, row.scale, weight, ahead);
+    const Pair<C> s = block.sums(row.scale);
     const Sums sums{static_cast<double>(s.first), static_cast<double>(s.second)};
-    if (sizeof(Compute<T>) == sizeof(double) ||
-        NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
+    if (sizeof(C) == sizeof(double) || NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
       return sums;
     overflows = true;
   }
-  return wide_block_grad_sums(dy, x, n, row.wide, weight);
+  return block.wide_sums(row.wide);
+}
+template <typename T>
+NORMKIT_INLINE Sums grad_sums(const T* dy, const T* x, int n, const Row<Compute<T>>& row,
+                              Parameter<Compute<T>> weight, bool& overflows, FetchAhead ahead = {}) {
+  return grad_sums_of(MemoryGrads<T>{dy, x, n, weight, ahead}, row, overflows);
 }
 
 template <typename C>
@@ -264,8 +284,8 @@ NORMKIT_INLINE void write_gradients_as(const Operand& operand, int64_t first, co
   }
 }
 
-inline void write_gradients(const Operand& operand, int64_t first, const double* values, int count,
-                            bool accumulate) {
+NORMKIT_INLINE void write_gradients(const Operand& operand, int64_t first, const double* values, int count,
+                                    bool accumulate) {
   if (!operand) return;
   switch (operand.dtype) {
     case DType::kF32:

@@ -197,9 +197,23 @@ struct PhaseFunctions {
     }                                                              \
   }
 
+// What another backend has to know of a state; of most: nothing, it has no kernels for them.
+template <typename State>
+inline void describe(const State&, Plan*) {}
+inline void describe(const RowsForward& p, Plan* plan) {
+  plan->kind = PlanKind::kRowsForward;
+  plan->elements = p.x.dtype;
+}
+inline void describe(const RowsBackward& p, Plan* plan) {
+  plan->kind = PlanKind::kRowsBackward;
+  plan->elements = p.x.dtype;
+}
+
 template <typename State>
 inline void set_state(Plan* plan, const State& state) {
   static_assert(sizeof(State) <= sizeof(plan->state), "enlarge Plan::state");
+  plan->kind = PlanKind::kOther;
+  describe(state, plan);
   memcpy(plan->state, &state, sizeof(state));
 }
 

@@ -155,27 +155,38 @@ struct RunningUpdate {
   double momentum;
 };
 
-// running = (1 - momentum) running + momentum new; new averages the samples; the variance is unbiased.
+inline void describe(const RunningUpdate& u, Plan* plan) {
+  plan->kind = PlanKind::kRunningUpdate;
+  plan->elements = u.forward.x.dtype;
+}
+
+// What a set of n elements adds to its channel's: the mean and the unbiased variance.
+NORMKIT_INLINE Sums running_terms(const RowMoments& m, int64_t elements) {
+  const double n = static_cast<double>(elements);
+  return {m.mean, m.var / m.scale / m.scale * n / (n - 1.0)};
+}
+
+// running = (1 - momentum) running + momentum new; new averages the samples.
+NORMKIT_INLINE void update_running(const RunningUpdate& p, int64_t channel, Sums total) {
+  const double sets = static_cast<double>(p.samples);
+  const double fresh[] = {total.first / sets, total.second / sets};
+  const Operand* running[] = {&p.running_mean, &p.running_var};
+  for (int i = 0; i < 2; ++i) {
+    if (!*running[i]) continue;
+    const int64_t at = running[i]->inner.offset(channel);
+    write_number(*running[i], at, (1.0 - p.momentum) * read_number(*running[i], at) + p.momentum * fresh[i]);
+  }
+}
+
 inline void update_running_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const RunningUpdate& p = *static_cast<const RunningUpdate*>(state);
-  const double n = static_cast<double>(p.forward.n), sets = static_cast<double>(p.samples);
   if (p.forward.n < 2) return;  // no unbiased variance: left alone
   for (int64_t c = begin; c < end; ++c) {
     MergeTree<Sums> tree;
-    for (int64_t s = 0; s < p.samples; ++s) {
-      const RowMoments& m = p.forward.moments[s * p.channels + c];
-      tree.push({m.mean, m.var / m.scale / m.scale * n / (n - 1.0)});
-    }
-    const Sums total = tree.finish();
-    const double fresh[] = {total.first / sets, total.second / sets};
-    const Operand* running[] = {&p.running_mean, &p.running_var};
-    for (int i = 0; i < 2; ++i) {
-      if (!*running[i]) continue;
-      const int64_t at = running[i]->inner.offset(c);
-      write_number(*running[i], at,
-                   (1.0 - p.momentum) * read_number(*running[i], at) + p.momentum * fresh[i]);
-    }
+    for (int64_t s = 0; s < p.samples; ++s)
+      tree.push(running_terms(p.forward.moments[s * p.channels + c], p.forward.n));
+    update_running(p, c, tree.finish());
   }
 }
 

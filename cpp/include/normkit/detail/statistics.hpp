@@ -207,7 +207,20 @@ NORMKIT_INLINE double inverse_power_of_two(double v) {
 }
 
 // Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by
-// a power of two. Everything else returns the statistics unchanged.
+// a power of two. rstd^-2 is the variance plus eps: in this range no square overflowed, and one that vanished
+// does not count.
+NORMKIT_INLINE bool squares_fit(double rstd) {
+  return rstd >= 0x1p-400 && rstd <= 0x1p400;
+}
+// The power of two, from the largest magnitude; 1: the plain statistics stand. Where eps is larger than the
+// squares, it sets the scale; a norm's eps only limits it.
+NORMKIT_INLINE double scale_of_squares(const RowsProblem& p, double largest) {
+  if (!is_finite(largest) || largest == 0.0 || !is_finite(p.eps)) return 1.0;
+  const double root = p.statistic == Statistic::kNorm ? 0.0 : square_root(p.eps);
+  return inverse_power_of_two(root > largest ? root : largest);
+}
+
+// Everything else returns the statistics unchanged.
 inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, const double* row,
                                                           double* buffer, RowStatistics plain) {
   double largest = 0.0;
@@ -218,10 +231,7 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
       if (!(magnitude <= largest)) largest = magnitude;
     }
   }
-  if (!is_finite(largest) || largest == 0.0 || !is_finite(p.eps)) return plain;
-  // Where eps is larger than the squares, it sets the scale; a norm's eps only limits it.
-  const double root = p.statistic == Statistic::kNorm ? 0.0 : square_root(p.eps);
-  const double scale = inverse_power_of_two(root > largest ? root : largest);
+  const double scale = scale_of_squares(p, largest);
   if (scale == 1.0) return plain;
   MergeTree<Moments<double>> moments;
   MergeTree<Sums> squares;
@@ -417,10 +427,8 @@ NORMKIT_INLINE void row_statistics(const RowsProblem& p, const T* const* row, in
       square_statistics(p, row + r, step, buffer, statistics + r);
   }
   if constexpr (sizeof(T) == sizeof(double)) {
-    // rstd^-2 is the variance plus eps: in this range no square overflowed, and one that vanished does not
-    // count.
     for (int r = 0; r < count; ++r)
-      if (!(statistics[r].rstd >= 0x1p-400 && statistics[r].rstd <= 0x1p400))
+      if (!squares_fit(statistics[r].rstd))
         statistics[r] = rescaled_statistics(p, row[r], buffer, statistics[r]);
   }
 }

@@ -1,0 +1,383 @@
+// Backward over sets: dx, and the gradients of weight and bias.
+//
+// Rows whose weight has a number for each element (LayerNorm): a team of warps that holds a row of dy and x
+// in registers writes dx (backward_sets); the parameter gradients are sums over rows (panel_sums,
+// sum_panels_of_columns). Sets whose weight has a number for each channel (BatchNorm), and larger rows: the
+// sums of each block, the means of each set with the sums of each channel, dx. The bits are those of
+// rows_backward.hpp and columns_backward.hpp.
+#ifndef NORMKIT_CUDA_BACKWARD_CUH_
+#define NORMKIT_CUDA_BACKWARD_CUH_
+
+#include "normkit/cuda/columns.cuh"
+
+NORMKIT_BEGIN_NAMESPACE
+namespace gpu {
+
+// Sums of a block, and whether they were taken in double although the statistics are in range (0 or 1).
+struct GradPartial {
+  Sums sums;
+  double overflows;
+};
+NORMKIT_DEVICE GradPartial merge(const GradPartial& a, const GradPartial& b) {
+  return {detail::merge(a.sums, b.sums), a.overflows + b.overflows > 0.0 ? 1.0 : 0.0};
+}
+
+// Whether weight and bias have a number for each element of a set, not for each channel.
+NORMKIT_INLINE bool has_row_parameters(const RowsBackward& p) {
+  return p.channels == 0;
+}
+
+// dx of one element: write_dx.
+template <typename T, typename C>
+NORMKIT_DEVICE void write_gradient(const RowsBackward& p, const Row<C>& row, const RowGrad<C>& grad, C dy,
+                                   C x, C weight, T* dx, const T* dsum) {
+  if (p.given) {  // statistics are constants: dy rstd weight, and x plays no part
+    const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, 1.0};
+    if (row.is_wide)
+      write(dx, wide_normalized(static_cast<double>(dy), of_dy) * static_cast<double>(weight) + -0.0);
+    else
+      write(dx, normalized(dy, C(0), C(0), row.scale.rstd) * weight + C(-0.0));
+    return;
+  }
+  C result;
+  if (NORMKIT_LIKELY(!grad.is_wide)) {
+    const C xhat = normalized(x, row.scale.hi, row.scale.lo, row.scale.rstd);
+    result = gradient(dy, xhat, weight, static_cast<C>(grad.mean_g), static_cast<C>(grad.mean_gxhat),
+                      row.scale.rstd);
+  } else {
+    const double xhat = wide_normalized(static_cast<double>(x), row.wide);
+    const double wide = gradient(static_cast<double>(dy), xhat, static_cast<double>(weight), grad.mean_g,
+                                 grad.mean_gxhat, row.wide.rstd);
+    if (dsum == nullptr) return write(dx, wide);
+    result = static_cast<C>(wide);
+  }
+  if (dsum != nullptr) result = (result + read<C>(dsum)) + C(-0.0);
+  write(dx, result);
+}
+
+template <typename T, int kSteps>
+NORMKIT_DEVICE void write_gradients_of_block(const RowsBackward& p, int64_t set, int64_t begin,
+                                             const WarpBlock<T, kSteps>& dy, const WarpBlock<T, kSteps>& x,
+                                             const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
+                                             const ParameterElements<T>& weight) {
+  using C = Compute<T>;
+  const Elements<T> dx(p.dx, set, begin, x.n);
+  const bool adds = static_cast<bool>(p.dsum);
+  const Elements<const T> dsum(adds ? p.dsum : p.dx, set, begin, x.n);
+  NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
+    const int i = s * kLanes + lane();
+    if (i < x.n)
+      write_gradient(p, row, grad, static_cast<C>(dy.value[s]), static_cast<C>(x.value[s]), weight(i),
+                     dx.at(i), adds ? dsum.at(i) : nullptr);
+  }
+}
+
+// ---- a set in registers ----
+
+template <typename T, int kSteps>
+__global__ void __launch_bounds__(kTeamThreads)
+    backward_sets_in_registers(const __grid_constant__ RowsBackward p, int team) {
+  using C = Compute<T>;
+  __shared__ SetPartial<C> moments[kMaxTeam];
+  __shared__ GradPartial grads[kMaxTeam];
+  __shared__ Sums lows[kMaxTeam];
+  const int sets = static_cast<int>(blockDim.x) / kLanes / team, part = warp() % team;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * sets;
+  for (int64_t set = static_cast<int64_t>(blockIdx.x) * sets + warp() / team; set < p.rows; set += stride) {
+    const Blocks b = Blocks(p).at(part);
+    const Elements<const T> x_at(p.x, set, b.begin, b.length), dy_at(p.dy, set, b.begin, b.length);
+    const WarpBlock<T, kSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
+    const WarpBlock<T, kSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
+    const bool known = p.ready != nullptr;
+    RowStatistics s = known || p.rstd ? given_statistics(p, set)
+                                      : as_saved(team_statistics(p, set, x, part, team, moments));
+    if constexpr (sizeof(T) == sizeof(double)) {  // saved_statistics
+      if (p.centred() && !known)
+        s.mean_low = merge_team(Sums{x.template wide_sum<1>(s.mean), 0.0}, part, team, lows).first /
+                     static_cast<double>(p.n);
+    }
+    const Row<C> row = row_from(s, false, C());
+    const ParameterElements<T> weight(p.weight, set, b.begin, b.length, p.weight_offset, 1.0);
+    bool overflows = false;
+    GradPartial own;
+    own.sums = warp_grad_sums(dy, x, row, weight, overflows);
+    own.overflows = overflows ? 1.0 : 0.0;
+    const GradPartial total = merge_team(own, part, team, grads);
+    const RowGrad<C> grad = row_grad<C>(p, row, total.sums, total.overflows != 0.0);
+    write_gradients_of_block(p, set, b.begin, dy, x, row, grad, weight);
+  }
+}
+
+// ---- larger sets ----
+
+inline SetBlocks backward_blocks(const RowsBackward& p) {
+  if (has_row_parameters(p)) return {p.rows, 1, p.n, Blocks(p)};
+  const int64_t n = p.n / p.segments;
+  return {p.rows, p.segments, n, Blocks(n, p.segment_run, longest_block(p.segment_run))};
+}
+
+// The statistics as backward applies them: given ones, or the forward's as it would have saved them. Of
+// double elements with the digits of the mean that one double cannot hold.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    saved_statistics(const __grid_constant__ RowsBackward p, RowStatistics* ready) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
+  for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
+    RowStatistics s = p.rstd ? given_statistics(p, set) : as_saved(ready[set]);
+    if constexpr (sizeof(T) == sizeof(double)) {
+      if (p.centred() && !p.given && !p.sum_dy) {
+        WarpTree<Sums> tree;
+        for (Blocks b(p); b.more(); b.next()) {
+          const Elements<const T> x_at(p.x, set, b.begin, b.length);
+          const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return *x_at.at(i); });
+          tree.push({x.template wide_sum<1>(s.mean), 0.0});
+        }
+        s.mean_low = tree.finish().first / static_cast<double>(p.n);
+      }
+    }
+    __syncwarp();  // every lane has read ready[set]
+    if (lane() == 0) ready[set] = s;
+  }
+}
+
+// Sums lie [column, block].
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    grad_sums_of_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ SetBlocks sets,
+                      GradPartial* to) {
+  using C = Compute<T>;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, tasks = sets.columns * sets.count;
+  const bool weighted = has_row_parameters(p);
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < tasks; task += stride) {
+    const int64_t column = task / sets.count, set = column / sets.fold;
+    const Blocks b = sets.blocks.at(task % sets.count);
+    const int64_t begin = column % sets.fold * sets.n + b.begin;
+    const Elements<const T> x_at(p.x, set, begin, b.length), dy_at(p.dy, set, begin, b.length);
+    const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
+    const WarpBlock<T, kBlockSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
+    const ParameterElements<T> weight(p.weight, set, begin, b.length, p.weight_offset, 1.0);
+    const Row<C> row = row_from(given_statistics(p, set), false, C());
+    bool overflows = false;
+    const Sums sums =
+        warp_grad_sums(dy, x, row, [&](int i) { return weighted ? weight(i) : C(1); }, overflows);
+    if (lane() == 0) to[task] = {sums, overflows ? 1.0 : 0.0};
+  }
+}
+
+// Sums of a block of one column that are known already: see OwnedColumn.
+template <typename T>
+struct OwnedGrads {
+  using C = Compute<T>;
+  Column<const T> dy, x;
+  int64_t begin;
+  int n;
+  Pair<C> known;
+
+  NORMKIT_DEVICE Pair<C> sums(const RowScale<C>&) const { return known; }
+  NORMKIT_DEVICE Sums wide_sums(const WideRow<C>& row) const {
+    const WarpBlock<T, kBlockSteps> dys(n, [&](int i) { return read<C>(dy.at(begin + i)); });
+    const WarpBlock<T, kBlockSteps> xs(n, [&](int i) { return read<C>(x.at(begin + i)); });
+    const Sums own = wide_lane_grad_sums<C>(dys, xs, row, [](int) { return C(1); });
+    return {warp_fold(own.first), warp_fold(own.second)};
+  }
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kColumnThreads)
+    grad_sums_of_columns(const __grid_constant__ RowsBackward p, const __grid_constant__ ColumnsShape shape,
+                         const __grid_constant__ SetBlocks sets, GradPartial* to) {
+  __shared__ Square<float> shared;
+  const int64_t tasks = shape.outer * sets.count * Strip::strips(shape);
+  for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
+    const Strip strip(shape, sets.blocks, sets.count, task);
+    const int64_t last = shape.columns - 1, owned = strip.first + warp();
+    const int64_t column = strip.first + lane() < last ? strip.first + lane() : last;
+    const Row<float> row = row_from(given_statistics(p, strip.set(shape, column)), false, 0.0f);
+    const auto x = strip_elements<T, kBlockSteps>(p.x, shape, strip);
+    const auto dy = strip_elements<T, kBlockSteps>(p.dy, shape, strip);
+    const Pair<float> part = lane_grad_sums<float>(dy, x, row.scale, [](int) { return 1.0f; });
+    const float first = fold_columns(part.first, shared), second = fold_columns(part.second, shared);
+    if (owned > last) continue;  // a whole warp; the next barrier counts it in again
+    const Row<float> own_row = row_from(given_statistics(p, strip.set(shape, owned)), false, 0.0f);
+    const OwnedGrads<T> block{Column<const T>(p.dy, shape, strip.outer, owned),
+                              Column<const T>(p.x, shape, strip.outer, owned),
+                              strip.block.begin,
+                              x.n,
+                              {first, second}};
+    bool overflows = false;
+    const Sums sums = grad_sums_of(block, own_row, overflows);
+    if (lane() == 0)
+      to[strip.index(shape, owned) * sets.count + task / Strip::strips(shape) % sets.count] = {
+          sums, overflows ? 1.0 : 0.0};
+  }
+}
+
+// The means of g of each set, and the sums of each of its channels, where they are wanted. A warp takes a
+// set.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    gradients_of_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ SetBlocks sets,
+                      const GradPartial* partials, RowGrad<Compute<T>>* grads) {
+  using C = Compute<T>;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
+  for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
+    GradPartial total{{0.0, 0.0}, 0.0};
+    for (int64_t c = 0; c < sets.fold; ++c) {
+      const int64_t column = set * sets.fold + c;
+      const GradPartial own = p.sum_dy ? GradPartial{larger_sums(p, set), 0.0}
+                                       : merge_all<GradPartial>(sets.count, [&](int64_t b) {
+                                           return partials[column * sets.count + b];
+                                         });
+      if (p.channel_sums != nullptr && lane() == 0) p.channel_sums[column] = own.sums;
+      const ParameterElements<T> weight(p.weight, set, c * sets.n, 1, 0.0, 1.0);
+      total.sums =
+          has_row_parameters(p) ? own.sums : weighted(total.sums, static_cast<double>(weight(0)), own.sums);
+      if (own.overflows != 0.0) total.overflows = 1.0;
+    }
+    Row<C> row = row_from(given_statistics(p, set), false, C());
+    if (p.sum_dy) row.count = static_cast<double>(p.whole);
+    if (lane() == 0) grads[set] = row_grad<C>(p, row, total.sums, total.overflows != 0.0);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    apply_gradients_to_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ Blocks cuts,
+                            const RowGrad<Compute<T>>* grads) {
+  using C = Compute<T>;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < p.rows * pieces;
+       task += stride) {
+    const int64_t set = task / pieces;
+    const Blocks b = cuts.at(task % pieces);
+    const Elements<const T> x_at(p.x, set, b.begin, b.length), dy_at(p.dy, set, b.begin, b.length);
+    const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
+    const WarpBlock<T, kBlockSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
+    const ParameterElements<T> weight(p.weight, set, b.begin, b.length, p.weight_offset, 1.0);
+    write_gradients_of_block(p, set, b.begin, dy, x, row_from(given_statistics(p, set), false, C()),
+                             grads[set], weight);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    apply_gradients_to_columns(const __grid_constant__ RowsBackward p,
+                               const __grid_constant__ ColumnsShape shape,
+                               const __grid_constant__ Blocks cuts, const RowGrad<float>* grads) {
+  const int64_t count = cuts.count(), tasks = shape.outer * count * Strip::strips(shape);
+  for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
+    const Strip strip(shape, cuts, count, task);
+    const int64_t column = strip.first + lane();
+    if (column >= shape.columns) continue;
+    const int64_t set = strip.set(shape, column);
+    const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
+    const ParameterElements<T> weight(p.weight, set, strip.place(shape, column), strip.block.length, 0.0,
+                                      1.0);
+    const Column<const T> dy(p.dy, shape, strip.outer, column), x(p.x, shape, strip.outer, column);
+    const Column<T> dx(p.dx, shape, strip.outer, column);
+    const RowGrad<float> grad = grads[set];
+    for (int i = warp(); i < strip.block.length; i += kWarps) {
+      const int64_t r = strip.block.begin + i;
+      write_gradient<T>(p, row, grad, read<float>(dy.at(r)), read<float>(x.at(r)), weight(i), dx.at(r),
+                        nullptr);
+    }
+  }
+}
+
+// ---- parameters ----
+
+// Of channels: a warp takes one.
+__global__ void __launch_bounds__(kThreads) sum_samples(const __grid_constant__ RowsBackward p) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
+  for (int64_t channel = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); channel < p.channels;
+       channel += stride) {
+    Sums sums{0.0, 0.0};
+    if (p.samples > 0)
+      sums = merge_all<Sums>(p.samples, [&](int64_t s) { return p.channel_sums[s * p.channels + channel]; });
+    if (lane() != 0) continue;
+    write_gradients(p.dweight, channel, &sums.second, 1, p.accumulate);
+    write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
+  }
+}
+
+// Of the elements of a row: chains over the tiles of each panel of rows (grad_sums.hpp), [panel, 2, n]; a
+// warp takes one panel of kPerLane columns in each lane.
+constexpr int kPerLane = 4;
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    panel_sums(const __grid_constant__ RowsBackward p, Compute<T>* to) {
+  using C = Compute<T>;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
+  const int64_t strips = divide_up(p.n, kLanes * kPerLane), panels = divide_up(p.rows, kPanelRows);
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < panels * strips;
+       task += stride) {
+    const int64_t panel = task / strips, first = panel * kPanelRows;
+    const int64_t last = first + kPanelRows < p.rows ? first + kPanelRows : p.rows;
+    const int64_t begin = task % strips * kLanes * kPerLane + lane();
+    Pair<C> chain[kPerLane] = {};
+    for (int64_t tile = first; tile < last; tile += kTileRows) {
+      Pair<C> term[kTileRows][kPerLane] = {};
+      NORMKIT_UNROLL for (int r = 0; r < kTileRows; ++r) {
+        if (tile + r >= last) continue;
+        const Row<C> row = row_from(given_statistics(p, tile + r), false, C());
+        const T *x = p.x.template row<const T>(tile + r), *dy = p.dy.template row<const T>(tile + r);
+        NORMKIT_UNROLL for (int k = 0; k < kPerLane; ++k) {
+          const int64_t i = begin + k * kLanes;
+          if (i >= p.n) continue;
+          const C g = read<C>(dy + (p.dy.inner.contiguous() ? i : far_offset(p.dy.inner, i)));
+          const C v = read<C>(x + (p.x.inner.contiguous() ? i : far_offset(p.x.inner, i)));
+          const C narrow = g * normalized(v, row.scale.hi, row.scale.lo, row.scale.rstd);
+          term[r][k] = {row.is_wide ? static_cast<C>(static_cast<double>(g) *
+                                                     wide_normalized(static_cast<double>(v), row.wide))
+                                    : narrow,
+                        g};
+        }
+      }
+      NORMKIT_UNROLL for (int k = 0; k < kPerLane; ++k) {
+        NORMKIT_UNROLL for (int half = 1; half < kTileRows; half *= 2)
+            NORMKIT_UNROLL for (int r = 0; r < kTileRows; r += 2 * half) term[r][k] = {
+                term[r][k].first + term[r + half][k].first, term[r][k].second + term[r + half][k].second};
+        chain[k] = {chain[k].first + term[0][k].first, chain[k].second + term[0][k].second};
+      }
+    }
+    for (int k = 0; k < kPerLane; ++k) {
+      const int64_t i = begin + k * kLanes;
+      if (i >= p.n) continue;
+      to[2 * panel * p.n + i] = chain[k].first;
+      to[(2 * panel + 1) * p.n + i] = chain[k].second;
+    }
+  }
+}
+
+// Their tree over the panels. A thread block takes 32 columns; warp w owns column w (fold_columns).
+template <typename T>
+__global__ void __launch_bounds__(kColumnThreads)
+    sum_panels_of_columns(const __grid_constant__ RowsBackward p, const Compute<T>* panel_sums) {
+  __shared__ Square<double> shared[2];
+  const int64_t strips = divide_up(p.n, kLanes), panels = divide_up(p.rows, kPanelRows);
+  for (int64_t strip = blockIdx.x; strip < strips; strip += gridDim.x) {
+    const int64_t column = strip * kLanes + lane(), owned = strip * kLanes + warp();
+    WarpTree<Sums> tree;
+    for (int64_t first = 0; first < panels; first += kLanes) {
+      const int count = static_cast<int>(panels - first < kLanes ? panels - first : kLanes);
+      const bool exists = warp() < count && column < p.n;
+      const Compute<T>* line = panel_sums + 2 * (first + warp()) * p.n + column;
+      shared[0].value[warp()][lane()] = exists ? static_cast<double>(line[0]) : 0.0;
+      shared[1].value[warp()][lane()] = exists ? static_cast<double>(line[p.n]) : 0.0;
+      __syncthreads();
+      const Sums own{shared[0].value[lane()][warp()], shared[1].value[lane()][warp()]};
+      __syncthreads();
+      tree.push(merge_lanes(own, count), count == kLanes ? 5 : 0);
+    }
+    const Sums total = panels > 0 ? tree.finish() : Sums{0.0, 0.0};
+    if (lane() != 0 || owned >= p.n) continue;
+    write_gradients(p.dweight, owned, &total.first, 1, p.accumulate);
+    write_gradients(p.dbias, owned, &total.second, 1, p.accumulate);
+  }
+}
+
+}  // namespace gpu
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_CUDA_BACKWARD_CUH_

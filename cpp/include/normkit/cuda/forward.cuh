@@ -1,0 +1,317 @@
+// Forward over sets that are runs: a warp takes a block.
+//
+// Where a team of at most kMaxTeam warps holds a whole set in registers, one kernel reads it once, takes its
+// statistics and writes y (forward_sets). Larger sets take three: the moments of each block, the statistics
+// of each set, y. The bits are those of rows.hpp.
+#ifndef NORMKIT_CUDA_FORWARD_CUH_
+#define NORMKIT_CUDA_FORWARD_CUH_
+
+#include "normkit/cuda/lanes.cuh"
+#include "normkit/detail/add_norm.hpp"
+#include "normkit/detail/sets_plan.hpp"
+
+NORMKIT_BEGIN_NAMESPACE
+namespace gpu {
+
+constexpr int kMaxTeam = 16;
+constexpr int kTeamThreads = kMaxTeam * kLanes;
+constexpr int kWarps = 8;  // of a thread block whose warps work alone
+constexpr int kThreads = kWarps * kLanes;
+
+// ---- what is normalized ----
+
+// x itself.
+template <typename T>
+struct PlainSource {
+  using Problem = RowsForward;
+  using Type = T;
+  using Element = T;  // see LaneBlock
+  Elements<const T> x;
+
+  static NORMKIT_DEVICE const RowsForward& rows(const Problem& p) { return p; }
+  NORMKIT_DEVICE PlainSource(const Problem& p, int64_t set, int64_t begin, int n) : x(p.x, set, begin, n) {}
+  NORMKIT_DEVICE Compute<T> operator()(int i) const { return read<Compute<T>>(x.at(i)); }
+  NORMKIT_DEVICE void keep(int, Compute<T>) const {}
+};
+
+// x + residual + bias: as it is written (E = T), or before that rounding (E = float). add_block.hpp.
+template <typename T, typename E>
+struct SumSource {
+  using Problem = AddNormForward;
+  using Type = T;
+  using Element = E;
+  using C = Compute<T>;
+  Elements<const T> x, residual;
+  ParameterElements<T> bias;
+  Elements<T> sum;
+
+  static NORMKIT_DEVICE const RowsForward& rows(const Problem& p) { return p.rows; }
+  NORMKIT_DEVICE SumSource(const Problem& p, int64_t set, int64_t begin, int n)
+      : x(p.x, set, begin, n),
+        residual(p.residual, set, begin, n),
+        bias(p.residual_bias, set, begin, n, 0.0, -0.0),
+        sum(p.rows.x, set, begin, n) {}
+  NORMKIT_DEVICE C operator()(int i) const {
+    const C v = (read<C>(x.at(i)) + read<C>(residual.at(i))) + bias(i);
+    if constexpr (sizeof(E) < sizeof(C)) {
+      T rounded;
+      write(&rounded, v);
+      return read<C>(&rounded);
+    }
+    return v;
+  }
+  // The lane that reads element i writes it: the sum may lie where x or the residual does.
+  NORMKIT_DEVICE void keep(int i, C v) const { write(sum.at(i), v); }
+};
+
+// ---- one block ----
+
+template <typename T>
+NORMKIT_DEVICE_CALL void activate_element(Activation activation, T* y) {
+  write(y, activated(activation, read<Compute<T>>(y)));
+}
+
+// y of one element. Between: a float sum (SumSource) makes a float y, rounded again.
+template <typename T, typename Between, typename C>
+NORMKIT_DEVICE void write_result(const RowsForward& p, const Row<C>& row, C v, C weight, C bias, T* y) {
+  if (NORMKIT_LIKELY(!row.is_wide)) {
+    write(y, normalized(v, row.scale.hi, row.scale.lo, row.scale.rstd) * weight + bias);
+  } else {
+    Between between;
+    write(&between, wide_normalized(static_cast<double>(v), row.wide) * static_cast<double>(weight) +
+                        static_cast<double>(bias));
+    write(y, read<Compute<Between>>(&between));
+  }
+  if (p.activation != Activation::kNone) activate_element(p.activation, y);
+}
+
+template <typename T, typename E, int kSteps>
+NORMKIT_DEVICE void write_block(const RowsForward& p, int64_t set, int64_t begin,
+                                const WarpBlock<E, kSteps>& x, const Row<Compute<T>>& row) {
+  using C = Compute<T>;
+  const Elements<T> y(p.y, set, begin, x.n);
+  const ParameterElements<T> weight(p.weight, set, begin, x.n, p.weight_offset, p.missing_weight);
+  const ParameterElements<T> bias(p.bias, set, begin, x.n, 0.0, p.missing_bias);
+  x.each([&](C v, int i) { write_result<T, E>(p, row, v, weight(i), bias(i), y.at(i)); });
+}
+
+// ---- double elements whose squares leave their range ----
+
+// rescaled_statistics. One warp.
+NORMKIT_DEVICE_CALL RowStatistics rescaled_set(const RowsProblem& p, int64_t set, RowStatistics plain) {
+  __syncwarp();  // x may be a sum that other lanes have just written
+  double largest = 0.0;
+  const double* row = p.x.template row<const double>(set);
+  for (int64_t i = lane(); i < p.n; i += kLanes) {
+    const double v = row[p.x.inner.offset(i)], magnitude = v < 0.0 ? -v : v;
+    if (!(magnitude <= largest)) largest = magnitude;
+  }
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    const double other = __shfl_xor_sync(kAllLanes, largest, half);
+    if (!(other <= largest)) largest = other;
+  }
+  largest = __shfl_sync(kAllLanes, largest, 0);
+  const double scale = scale_of_squares(p, largest);
+  if (scale == 1.0) return plain;
+  WarpTree<Moments<double>> moments;
+  WarpTree<Sums> squares;
+  for (Blocks b(p); b.more(); b.next()) {
+    const WarpBlock<double, kBlockSteps> x(b.length,
+                                           [&](int i) { return row[p.x.inner.offset(b.begin + i)] * scale; });
+    if (p.centred())
+      moments.push(x.moments());
+    else
+      squares.push({x.sum_of_squares(), 0.0});
+  }
+  if (!p.centred()) return statistics_of_squares(p, squares.finish().first, scale);
+  const Moments<double> m = moments.finish();
+  return statistics_from(p, m.mean, m.mean_low, m.m2, scale);
+}
+
+template <typename C>
+NORMKIT_DEVICE RowStatistics checked_statistics(const RowsProblem& p, int64_t set, const Moments<C>& m) {
+  const RowStatistics s =
+      p.centred() ? statistics_from(p, m.mean, m.mean_low, m.m2, 1.0) : statistics_of_squares(p, m.m2, 1.0);
+  if constexpr (sizeof(C) == sizeof(double)) {
+    if (!squares_fit(s.rstd)) return rescaled_set(p, set, s);
+  }
+  return s;
+}
+
+// Of one block: moments, or in m2 the sum of squares.
+template <typename E, int kSteps>
+NORMKIT_DEVICE Moments<Compute<E>> block_partial(const RowsProblem& p, const WarpBlock<E, kSteps>& x) {
+  if (p.centred()) return x.moments();
+  return {0.0, 0.0, 0.0, x.sum_of_squares()};
+}
+// merge() of these.
+template <typename C>
+struct SetPartial {
+  Moments<C> moments;
+  double squares_only;
+};
+template <typename C>
+NORMKIT_DEVICE SetPartial<C> merge(const SetPartial<C>& a, const SetPartial<C>& b) {
+  if (a.squares_only == 0.0) return {detail::merge(a.moments, b.moments), 0.0};
+  return {{0.0, 0.0, 0.0, a.moments.m2 + b.moments.m2}, 1.0};
+}
+template <typename C>
+NORMKIT_DEVICE SetPartial<C> set_partial(const RowsProblem& p, const Moments<C>& m) {
+  return {m, p.centred() ? 0.0 : 1.0};
+}
+
+// ---- a set in registers ----
+
+// The partials of a team's warps, merged; every lane of the team has the result. `shared`: one for each warp
+// of the thread block, which is the team unless it is one warp.
+template <typename Partial>
+NORMKIT_DEVICE Partial merge_team(const Partial& partial, int part, int team, Partial* shared) {
+  if (team == 1) return partial;
+  if (lane() == 0) shared[part] = partial;
+  __syncthreads();
+  const Partial total = merge_lanes(lane() < team ? shared[lane()] : partial, team);
+  __syncthreads();
+  return total;
+}
+
+// The statistics of a set of which this warp holds block x.
+template <typename E, int kSteps>
+NORMKIT_DEVICE RowStatistics team_statistics(const RowsProblem& p, int64_t set, const WarpBlock<E, kSteps>& x,
+                                             int part, int team, SetPartial<Compute<E>>* shared) {
+  const SetPartial<Compute<E>> own = set_partial(p, block_partial(p, x));
+  return checked_statistics(p, set, merge_team(own, part, team, shared).moments);
+}
+
+template <typename Source, int kSteps>
+__global__ void __launch_bounds__(kTeamThreads)
+    forward_sets(const __grid_constant__ typename Source::Problem problem, int team) {
+  using T = typename Source::Type;
+  using E = typename Source::Element;
+  using C = Compute<T>;
+  __shared__ SetPartial<C> shared[kMaxTeam];
+  const RowsForward& p = Source::rows(problem);
+  const int sets = static_cast<int>(blockDim.x) / kLanes / team, part = warp() % team;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * sets;
+  for (int64_t set = static_cast<int64_t>(blockIdx.x) * sets + warp() / team; set < p.rows; set += stride) {
+    const Blocks b = Blocks(p).at(part);
+    const Source source(problem, set, b.begin, b.length);
+    const WarpBlock<E, kSteps> x(b.length, source);
+    x.each([&](C v, int i) { source.keep(i, v); });
+    const RowStatistics s = team_statistics(p, set, x, part, team, shared);
+    if (part == 0 && lane() == 0) save_statistics(p, set, s);
+    if (p.y) write_block<T>(p, set, b.begin, x, row_from(s, false, C()));
+  }
+}
+
+// ---- larger sets: three kernels ----
+
+// Sets as columns of blocks: `fold` of them are a set (channels-last GroupNorm merges channel by channel).
+struct SetBlocks {
+  int64_t columns, fold, n, count;
+  Blocks blocks;
+
+  inline SetBlocks(int64_t sets, int64_t fold_, int64_t n_, const Blocks& blocks_)
+      : columns(sets * fold_), fold(fold_), n(n_), count(blocks_.count()), blocks(blocks_) {}
+};
+inline SetBlocks forward_blocks(const RowsProblem& p) {
+  const int64_t fold = p.channels_last ? p.n / p.segment : 1, n = p.n / fold;
+  return {p.rows, fold, n, fold == 1 ? Blocks(p) : Blocks(n, n, longest_block(n))};
+}
+
+// Partials lie [column, block].
+template <typename Source>
+__global__ void __launch_bounds__(kThreads)
+    block_moments_of_sets(const __grid_constant__ typename Source::Problem problem,
+                          const __grid_constant__ SetBlocks sets,
+                          Moments<Compute<typename Source::Type>>* to) {
+  using E = typename Source::Element;
+  const RowsForward& p = Source::rows(problem);
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, tasks = sets.columns * sets.count;
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < tasks; task += stride) {
+    const int64_t column = task / sets.count, set = column / sets.fold;
+    const Blocks b = sets.blocks.at(task % sets.count);
+    const Source source(problem, set, column % sets.fold * sets.n + b.begin, b.length);
+    const Moments<Compute<E>> partial = block_partial(p, WarpBlock<E, kBlockSteps>(b.length, source));
+    if (lane() == 0) memcpy(to + task, &partial, sizeof(partial));
+  }
+}
+
+// A warp takes a set; `ready` keeps what is applied later, or is null.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    statistics_of_sets(const __grid_constant__ RowsForward p, const __grid_constant__ SetBlocks sets,
+                       const Moments<Compute<T>>* partials, RowStatistics* ready) {
+  using C = Compute<T>;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
+  for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
+    WarpTree<SetPartial<C>> tree;
+    for (int64_t c = 0; c < sets.fold; ++c) {
+      const Moments<C>* from = partials + (set * sets.fold + c) * sets.count;
+      tree.push(merge_all<SetPartial<C>>(sets.count, [&](int64_t b) { return set_partial(p, from[b]); }));
+    }
+    const RowStatistics s = checked_statistics(p, set, tree.finish().moments);
+    if (lane() != 0) continue;
+    save_statistics(p, set, s);
+    if (ready != nullptr) ready[set] = s;
+  }
+}
+
+// y, by the statistics in p.ready or given ones. `cuts`: of a set, for one warp each.
+template <typename Source>
+__global__ void __launch_bounds__(kThreads)
+    apply_sets(const __grid_constant__ typename Source::Problem problem,
+               const __grid_constant__ Blocks cuts) {
+  using T = typename Source::Type;
+  using C = Compute<T>;
+  const RowsForward& p = Source::rows(problem);
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < p.rows * pieces;
+       task += stride) {
+    const int64_t set = task / pieces;
+    const Blocks b = cuts.at(task % pieces);
+    const Source source(problem, set, b.begin, b.length);
+    const WarpBlock<typename Source::Element, kBlockSteps> x(b.length, source);
+    x.each([&](C v, int i) { source.keep(i, v); });
+    write_block<T>(p, set, b.begin, x, row_from(given_statistics(p, set), false, C()));
+  }
+}
+
+// The sum alone, of sets too large for a team.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    add_sets(const __grid_constant__ AddNormForward problem, const __grid_constant__ Blocks cuts) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < problem.rows.rows * pieces;
+       task += stride) {
+    const Blocks b = cuts.at(task % pieces);
+    const SumSource<T, T> source(problem, task / pieces, b.begin, b.length);
+    for (int i = lane(); i < b.length; i += kLanes) source.keep(i, source(i));
+  }
+}
+
+// ---- small ones ----
+
+// Statistics of sets without elements.
+__global__ void __launch_bounds__(kThreads) empty_sets(const __grid_constant__ RowsForward p) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t set = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; set < p.rows; set += stride) {
+    if (p.mean) write_number(p.mean, p.mean.outer.offset(set), __builtin_nan(""));
+    if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(set), __builtin_nan(""));
+  }
+}
+
+// Running statistics: a warp takes a channel.
+__global__ void __launch_bounds__(kThreads) update_channels(const __grid_constant__ RunningUpdate u) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
+  for (int64_t c = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); c < u.channels; c += stride) {
+    const Sums total = merge_all<Sums>(u.samples, [&](int64_t s) {
+      return running_terms(u.forward.moments[s * u.channels + c], u.forward.n);
+    });
+    if (lane() == 0) update_running(u, c, total);
+  }
+}
+
+}  // namespace gpu
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_CUDA_FORWARD_CUH_

@@ -1,0 +1,64 @@
+// How kernels are started, and the scratch they share.
+#ifndef NORMKIT_CUDA_LAUNCH_CUH_
+#define NORMKIT_CUDA_LAUNCH_CUH_
+
+#include "normkit/cuda/cuda.hpp"
+#include "normkit/detail/config.hpp"
+
+NORMKIT_BEGIN_NAMESPACE
+namespace gpu {
+
+// Starts kernels one behind the other on a stream, with scratch from the caller's workspace. A rehearsal
+// starts nothing and counts the scratch.
+class Launcher {
+ public:
+  static inline Launcher rehearsal() { return Launcher({}, nullptr, true); }
+  inline Launcher(Workspace workspace, cuda::Stream stream) : Launcher(workspace, stream, false) {}
+
+  inline size_t bytes() const { return used_ == 0 ? 0 : used_ + kAlignment; }
+  inline Status status() const { return status_; }
+
+  // Never null but in a rehearsal: the workspace was found large enough.
+  template <typename V>
+  inline V* scratch(int64_t count) {
+    char* begin = rehearsal_ ? nullptr : start_ + used_;
+    used_ += (static_cast<size_t>(count) * sizeof(V) + kAlignment - 1) / kAlignment * kAlignment;
+    return reinterpret_cast<V*>(begin);
+  }
+
+  // Thread blocks of `threads` for `tasks`, `each` of them to a block; kernels loop where that is too many.
+  template <typename... Parameters, typename... Arguments>
+  inline void run(void (*kernel)(Parameters...), int64_t tasks, int64_t each, int threads,
+                  const Arguments&... arguments) {
+    if (rehearsal_ || tasks <= 0 || status_ != Status::kOk) return;
+    const int64_t blocks = (tasks - 1) / each + 1;
+    const unsigned grid = static_cast<unsigned>(blocks < kMaxGrid ? blocks : kMaxGrid);
+#if defined(__CUDACC__)
+    kernel<<<grid, static_cast<unsigned>(threads), 0, stream_>>>(arguments...);
+    if (cudaPeekAtLastError() != cudaSuccess) status_ = Status::kDeviceError;
+#else
+    on_host::launch(kernel, grid, static_cast<unsigned>(threads), arguments...);
+#endif
+  }
+
+ private:
+  static constexpr size_t kAlignment = 256;
+  static constexpr int64_t kMaxGrid = 0x7FFFFFFF;
+
+  inline Launcher(Workspace workspace, cuda::Stream stream, bool rehearsal)
+      : stream_(stream), rehearsal_(rehearsal) {
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(workspace.data);
+    start_ = reinterpret_cast<char*>((begin + kAlignment - 1) / kAlignment * kAlignment);
+  }
+
+  char* start_;
+  size_t used_ = 0;
+  cuda::Stream stream_;
+  bool rehearsal_;
+  Status status_ = Status::kOk;
+};
+
+}  // namespace gpu
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_CUDA_LAUNCH_CUH_

@@ -1,0 +1,289 @@
+// From a plan's problem to kernels: which of them, over how many blocks, with what scratch. T is the
+// elements' type.
+#ifndef NORMKIT_CUDA_SCHEDULE_CUH_
+#define NORMKIT_CUDA_SCHEDULE_CUH_
+
+#include "normkit/cuda/backward.cuh"
+#include "normkit/cuda/launch.cuh"
+
+NORMKIT_BEGIN_NAMESPACE
+namespace gpu {
+
+// Calls run(integral constant) with the fewest steps that hold `length` elements in a warp's lanes.
+template <int kValue>
+struct StepCount {
+  static constexpr int value = kValue;
+};
+template <typename Run>
+inline void with_steps(int length, const Run& run) {
+  if (length <= 8 * kLanes) return run(StepCount<8>());
+  run(StepCount<kBlockSteps>());
+}
+
+inline bool fits_team(const SetBlocks& sets) {
+  return sets.fold == 1 && sets.count <= kMaxTeam;
+}
+// Teams of one warp share a thread block.
+inline int team_blocks(const SetBlocks& sets) {
+  return sets.count == 1 ? kWarps : 1;
+}
+inline int team_threads(const SetBlocks& sets) {
+  return kLanes * static_cast<int>(sets.count == 1 ? kWarps : sets.count);
+}
+
+// Whether the kernels know this problem's statistics.
+inline bool has_kernels(const RowsProblem& p) {
+  return p.statistic == Statistic::kMoments || p.statistic == Statistic::kMeanSquare ||
+         (p.statistic == Statistic::kNorm && p.power == 2.0);
+}
+
+// ---- forward ----
+
+template <typename Source>
+inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
+                         const SetBlocks& sets) {
+  with_steps(sets.blocks.length, [&](auto steps) {
+    launcher.run(&forward_sets<Source, decltype(steps)::value>, p.rows, team_blocks(sets), team_threads(sets),
+                 problem, static_cast<int>(sets.count));
+  });
+}
+
+// Pieces of a set for one warp each, none across a change of weight and bias.
+inline Blocks cuts_of(const RowsProblem& p) {
+  return Blocks::apply(p, false);
+}
+// Of a column's rows.
+inline Blocks cuts_of(const ColumnsShape& shape) {
+  constexpr int kRows = 256;
+  return {shape.rows, shape.rows, shape.rows < kRows ? static_cast<int>(shape.rows) : kRows};
+}
+
+// `p` is the problem's rows; p.ready receives the statistics.
+template <typename Source>
+inline void forward_in_phases(Launcher& launcher, typename Source::Problem problem, RowsForward& p,
+                              const SetBlocks& sets, const ColumnsShape* columns) {
+  using T = typename Source::Type;
+  using C = Compute<T>;
+  Moments<C>* partials = launcher.scratch<Moments<C>>(sets.columns * sets.count);
+  RowStatistics* ready = launcher.scratch<RowStatistics>(p.rows);
+  const int64_t tasks = sets.columns * sets.count;
+  if constexpr (sizeof(C) == sizeof(float)) {
+    if (columns != nullptr)
+      launcher.run(&block_moments_of_columns<T>, columns->outer * sets.count * Strip::strips(*columns), 1,
+                   kColumnThreads, p, *columns, sets, partials);
+  }
+  if (columns == nullptr)
+    launcher.run(&block_moments_of_sets<Source>, tasks, kWarps, kThreads, problem, sets, partials);
+  launcher.run(&statistics_of_sets<T>, p.rows, kWarps, kThreads, p, sets, partials, ready);
+  p.ready = ready;
+}
+
+template <typename T>
+inline void apply(Launcher& launcher, const RowsForward& p, const ColumnsShape* columns) {
+  if (!p.y) return;
+  if constexpr (sizeof(Compute<T>) == sizeof(float)) {
+    if (columns != nullptr) {
+      const Blocks cuts = cuts_of(*columns);
+      return launcher.run(&apply_columns_of<T>, columns->outer * cuts.count() * Strip::strips(*columns), 1,
+                          kThreads, p, *columns, cuts);
+    }
+  }
+  const Blocks cuts = cuts_of(p);
+  launcher.run(&apply_sets<PlainSource<T>>, p.rows * cuts.count(), kWarps, kThreads, p, cuts);
+}
+
+template <typename T>
+inline void forward(Launcher& launcher, RowsForward p) {
+  if (p.n == 0) return launcher.run(&empty_sets, p.rows, kThreads, kThreads, p);
+  p.ready = nullptr;
+  const ColumnsShape shape(p);
+  const ColumnsShape* columns = suits_forward_columns(p, shape) ? &shape : nullptr;
+  const SetBlocks sets = forward_blocks(p);
+  if (p.given) return apply<T>(launcher, p, columns);
+  if constexpr (sizeof(Compute<T>) == sizeof(float)) {
+    if (columns != nullptr && shape.fold == 1 && sets.count == 1)
+      return with_steps(sets.blocks.length, [&](auto steps) {
+        launcher.run(&forward_columns<T, decltype(steps)::value>, shape.outer * Strip::strips(shape), 1,
+                     kColumnThreads, p, shape, sets.blocks);
+      });
+  }
+  if (columns == nullptr && fits_team(sets)) return forward_team<PlainSource<T>>(launcher, p, p, sets);
+  forward_in_phases<PlainSource<T>>(launcher, p, p, sets, columns);
+  apply<T>(launcher, p, columns);
+}
+
+template <typename T>
+inline void forward(Launcher& launcher, RunningUpdate u) {
+  const bool updates = !u.forward.given && (u.running_mean || u.running_var);
+  u.forward.moments = updates ? launcher.scratch<RowMoments>(u.forward.rows) : nullptr;
+  forward<T>(launcher, u.forward);
+  if (updates && u.forward.n >= 2)  // else there is no unbiased variance
+    launcher.run(&update_channels, u.channels, kWarps, kThreads, u);
+}
+
+template <typename T, typename E>
+inline void add_forward(Launcher& launcher, AddNormForward problem) {
+  using Source = SumSource<T, E>;
+  RowsForward& p = problem.rows;
+  p.ready = nullptr;
+  const SetBlocks sets = forward_blocks(p);
+  if (fits_team(sets)) return forward_team<Source>(launcher, problem, p, sets);
+  if constexpr (sizeof(T) == sizeof(E)) {
+    const Blocks cuts = cuts_of(p);
+    launcher.run(&add_sets<T>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);
+    forward<T>(launcher, p);
+  } else {
+    forward_in_phases<Source>(launcher, problem, p, sets, nullptr);
+    const Blocks cuts = cuts_of(p);
+    launcher.run(&apply_sets<Source>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);
+  }
+}
+
+template <typename T>
+inline void forward(Launcher& launcher, const AddNormForward& problem) {
+  if constexpr (sizeof(T) < sizeof(float)) {
+    if (problem.unrounded) return add_forward<T, float>(launcher, problem);
+  }
+  add_forward<T, T>(launcher, problem);
+}
+
+// ---- backward ----
+
+template <typename T>
+inline void backward_parameters_of_rows(Launcher& launcher, const RowsBackward& p) {
+  using C = Compute<T>;
+  if (!p.dweight && !p.dbias) return;
+  const int64_t panels = divide_up(p.rows, kPanelRows), strips = divide_up(p.n, kLanes * kPerLane);
+  C* sums = launcher.scratch<C>(2 * panels * p.n);
+  launcher.run(&panel_sums<T>, panels * strips, kWarps, kThreads, p, sums);
+  launcher.run(&sum_panels_of_columns<T>, divide_up(p.n, kLanes), 1, kColumnThreads, p,
+               static_cast<const C*>(sums));
+}
+
+// Statistics where they are not given, or not as they are applied; afterwards p.ready has them.
+template <typename T>
+inline void prepare_statistics(Launcher& launcher, RowsBackward& p) {
+  p.ready = nullptr;
+  if (p.rstd && sizeof(T) < sizeof(double)) return;
+  RowStatistics* ready;
+  if (p.rstd) {
+    ready = launcher.scratch<RowStatistics>(p.rows);
+  } else {
+    RowsForward f;
+    static_cast<RowsProblem&>(f) = p;
+    f.mean = f.rstd = Operand();
+    const ColumnsShape shape(f);
+    forward_in_phases<PlainSource<T>>(launcher, f, f, forward_blocks(f),
+                                      suits_forward_columns(f, shape) ? &shape : nullptr);
+    ready = const_cast<RowStatistics*>(f.ready);
+  }
+  launcher.run(&saved_statistics<T>, p.rows, kWarps, kThreads, p, ready);
+  p.ready = ready;
+}
+
+// After prepare_statistics.
+template <typename T>
+inline void backward_in_phases(Launcher& launcher, RowsBackward& p, bool wants_parameters) {
+  using C = Compute<T>;
+  const SetBlocks sets = backward_blocks(p);
+  const ColumnsShape shape(p);
+  const bool columns = !has_row_parameters(p) && suits_backward_columns(p, shape);
+  p.channel_sums =
+      wants_parameters && !has_row_parameters(p) ? launcher.scratch<Sums>(sets.columns) : nullptr;
+  GradPartial* partials = launcher.scratch<GradPartial>(sets.columns * sets.count);
+  RowGrad<C>* grads = launcher.scratch<RowGrad<C>>(p.rows);
+  if (!p.sum_dy) {
+    if constexpr (sizeof(C) == sizeof(float)) {
+      if (columns)
+        launcher.run(&grad_sums_of_columns<T>, shape.outer * sets.count * Strip::strips(shape), 1,
+                     kColumnThreads, p, shape, sets, partials);
+    }
+    if (!columns)
+      launcher.run(&grad_sums_of_sets<T>, sets.columns * sets.count, kWarps, kThreads, p, sets, partials);
+  }
+  launcher.run(&gradients_of_sets<T>, p.rows, kWarps, kThreads, p, sets,
+               static_cast<const GradPartial*>(partials), grads);
+  if (!p.dx) return;
+  if constexpr (sizeof(C) == sizeof(float)) {
+    if (columns) {
+      const Blocks cuts = cuts_of(shape);
+      return launcher.run(&apply_gradients_to_columns<T>, shape.outer * cuts.count() * Strip::strips(shape),
+                          1, kThreads, p, shape, cuts, static_cast<const RowGrad<float>*>(grads));
+    }
+  }
+  const Blocks cuts = cuts_of(p);
+  launcher.run(&apply_gradients_to_sets<T>, p.rows * cuts.count(), kWarps, kThreads, p, cuts,
+               static_cast<const RowGrad<C>*>(grads));
+}
+
+template <typename T>
+inline void backward(Launcher& launcher, RowsBackward p) {
+  const bool wants_parameters = p.dweight || p.dbias;
+  p.ready = nullptr;
+  p.channel_sums = nullptr;
+  if (p.rows == 0 || p.n == 0) {  // gradients of parameters without rows
+    p.rows = 0;
+    if (has_row_parameters(p)) return backward_parameters_of_rows<T>(launcher, p);
+    p.samples = 0;
+    return wants_parameters ? launcher.run(&sum_samples, p.channels, kWarps, kThreads, p) : void();
+  }
+  if (!has_row_parameters(p)) {
+    prepare_statistics<T>(launcher, p);
+    backward_in_phases<T>(launcher, p, wants_parameters);
+    if (wants_parameters) launcher.run(&sum_samples, p.channels, kWarps, kThreads, p);
+    return;
+  }
+  // dx comes last: it may lie where dy or x does, and the parameters' sums read both again.
+  const SetBlocks sets = backward_blocks(p);
+  const bool team = fits_team(sets);
+  if (wants_parameters || !team) prepare_statistics<T>(launcher, p);
+  backward_parameters_of_rows<T>(launcher, p);
+  if (!p.dx) return;
+  if (!team) return backward_in_phases<T>(launcher, p, false);
+  with_steps(sets.blocks.length, [&](auto steps) {
+    launcher.run(&backward_sets_in_registers<T, decltype(steps)::value>, p.rows, team_blocks(sets),
+                 team_threads(sets), p, static_cast<int>(sets.count));
+  });
+}
+
+// ---- a plan ----
+
+// Of the element type T; false: there are no kernels for it.
+template <typename T>
+inline bool run_plan(Launcher& launcher, const Plan& plan) {
+  const auto state = [&](auto problem) {
+    memcpy(static_cast<void*>(&problem), plan.state, sizeof(problem));
+    return problem;
+  };
+  switch (plan.kind) {
+    case PlanKind::kRowsForward: {
+      const RowsForward p = state(RowsForward());
+      if (!has_kernels(p)) return false;
+      forward<T>(launcher, p);
+      return true;
+    }
+    case PlanKind::kRunningUpdate: {
+      const RunningUpdate u = state(RunningUpdate());
+      if (!has_kernels(u.forward)) return false;
+      forward<T>(launcher, u);
+      return true;
+    }
+    case PlanKind::kAddNorm:
+      forward<T>(launcher, state(AddNormForward()));
+      return true;
+    case PlanKind::kRowsBackward: {
+      const RowsBackward p = state(RowsBackward());
+      if (!has_kernels(p)) return false;
+      backward<T>(launcher, p);
+      return true;
+    }
+    case PlanKind::kOther:
+      break;
+  }
+  return false;
+}
+
+}  // namespace gpu
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_CUDA_SCHEDULE_CUH_

@@ -1,0 +1,3 @@
+#define NORMKIT_CUDA_TYPE Float16
+#define NORMKIT_CUDA_RUN run_plan_f16
+#include "kernels.inl"

@@ -1,0 +1,3 @@
+#define NORMKIT_CUDA_TYPE float
+#define NORMKIT_CUDA_RUN run_plan_f32
+#include "kernels.inl"
