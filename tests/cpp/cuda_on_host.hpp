@@ -26,7 +26,7 @@
 #define __shared__ static
 #define __forceinline__ inline
 #define __noinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __grid_constant__
 
 namespace on_host {

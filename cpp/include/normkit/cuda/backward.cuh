@@ -55,15 +55,15 @@ NORMKIT_DEVICE void write_gradient(const RowsBackward& p, const Row<C>& row, con
   write(dx, result);
 }
 
-template <typename T, int kSteps>
+template <typename T, bool kStraight, int kSteps>
 NORMKIT_DEVICE void write_gradients_of_block(const RowsBackward& p, int64_t set, int64_t begin,
                                              const WarpBlock<T, kSteps>& dy, const WarpBlock<T, kSteps>& x,
                                              const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
-                                             const ParameterElements<T>& weight) {
+                                             const ParameterElements<T, kStraight>& weight) {
   using C = Compute<T>;
-  const Elements<T> dx(p.dx, set, begin, x.n);
+  const Elements<T, kStraight> dx(p.dx, set, begin);
   const bool adds = static_cast<bool>(p.dsum);
-  const Elements<const T> dsum(adds ? p.dsum : p.dx, set, begin, x.n);
+  const Elements<const T, kStraight> dsum(adds ? p.dsum : p.dx, set, begin);
   NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
     const int i = s * kLanes + lane();
     if (i < x.n)
@@ -74,8 +74,8 @@ NORMKIT_DEVICE void write_gradients_of_block(const RowsBackward& p, int64_t set,
 
 // ---- a set in registers ----
 
-template <typename T, int kSteps>
-__global__ void __launch_bounds__(kTeamThreads)
+template <typename T, bool kStraight, int kSteps>
+__global__ void __launch_bounds__(kTeamThreads, 1)
     backward_sets_in_registers(const __grid_constant__ RowsBackward p, int team) {
   using C = Compute<T>;
   __shared__ SetPartial<C> moments[kMaxTeam];
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kTeamThreads)
   const int64_t stride = static_cast<int64_t>(gridDim.x) * sets;
   for (int64_t set = static_cast<int64_t>(blockIdx.x) * sets + warp() / team; set < p.rows; set += stride) {
     const Blocks b = Blocks(p).at(part);
-    const Elements<const T> x_at(p.x, set, b.begin, b.length), dy_at(p.dy, set, b.begin, b.length);
+    const Elements<const T, kStraight> x_at(p.x, set, b.begin), dy_at(p.dy, set, b.begin);
     const WarpBlock<T, kSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
     const WarpBlock<T, kSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
     const bool known = p.ready != nullptr;
@@ -97,14 +97,14 @@ __global__ void __launch_bounds__(kTeamThreads)
                      static_cast<double>(p.n);
     }
     const Row<C> row = row_from(s, false, C());
-    const ParameterElements<T> weight(p.weight, set, b.begin, b.length, p.weight_offset, 1.0);
+    const ParameterElements<T, kStraight> weight(p, p.weight, set, b.begin, b.length, p.weight_offset, 1.0);
     bool overflows = false;
     GradPartial own;
     own.sums = warp_grad_sums(dy, x, row, weight, overflows);
     own.overflows = overflows ? 1.0 : 0.0;
     const GradPartial total = merge_team(own, part, team, grads);
     const RowGrad<C> grad = row_grad<C>(p, row, total.sums, total.overflows != 0.0);
-    write_gradients_of_block(p, set, b.begin, dy, x, row, grad, weight);
+    write_gradients_of_block<T, kStraight>(p, set, b.begin, dy, x, row, grad, weight);
   }
 }
 
@@ -119,7 +119,7 @@ inline SetBlocks backward_blocks(const RowsBackward& p) {
 // The statistics as backward applies them: given ones, or the forward's as it would have saved them. Of
 // double elements with the digits of the mean that one double cannot hold.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     saved_statistics(const __grid_constant__ RowsBackward p, RowStatistics* ready) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kThreads)
       if (p.centred() && !p.given && !p.sum_dy) {
         WarpTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
-          const Elements<const T> x_at(p.x, set, b.begin, b.length);
+          const Elements<const T, false> x_at(p.x, set, b.begin);
           const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return *x_at.at(i); });
           tree.push({x.template wide_sum<1>(s.mean), 0.0});
         }
@@ -141,8 +141,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Sums lie [column, block].
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
+template <typename T, bool kStraight>
+__global__ void __launch_bounds__(kThreads, 1)
     grad_sums_of_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ SetBlocks sets,
                       GradPartial* to) {
   using C = Compute<T>;
@@ -152,10 +152,10 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t column = task / sets.count, set = column / sets.fold;
     const Blocks b = sets.blocks.at(task % sets.count);
     const int64_t begin = column % sets.fold * sets.n + b.begin;
-    const Elements<const T> x_at(p.x, set, begin, b.length), dy_at(p.dy, set, begin, b.length);
+    const Elements<const T, kStraight> x_at(p.x, set, begin), dy_at(p.dy, set, begin);
     const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
     const WarpBlock<T, kBlockSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
-    const ParameterElements<T> weight(p.weight, set, begin, b.length, p.weight_offset, 1.0);
+    const ParameterElements<T, kStraight> weight(p, p.weight, set, begin, b.length, p.weight_offset, 1.0);
     const Row<C> row = row_from(given_statistics(p, set), false, C());
     bool overflows = false;
     const Sums sums =
@@ -183,15 +183,15 @@ struct OwnedGrads {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kColumnThreads)
+__global__ void __launch_bounds__(kColumnThreads, 1)
     grad_sums_of_columns(const __grid_constant__ RowsBackward p, const __grid_constant__ ColumnsShape shape,
                          const __grid_constant__ SetBlocks sets, GradPartial* to) {
-  __shared__ Square<float> shared;
+  __shared__ StripValues<float> shared;
   const int64_t tasks = shape.outer * sets.count * Strip::strips(shape);
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
     const Strip strip(shape, sets.blocks, sets.count, task);
     const int64_t last = shape.columns - 1, owned = strip.first + warp();
-    const int64_t column = strip.first + lane() < last ? strip.first + lane() : last;
+    const int64_t column = strip.first + own_column() < last ? strip.first + own_column() : last;
     const Row<float> row = row_from(given_statistics(p, strip.set(shape, column)), false, 0.0f);
     const auto x = strip_elements<T, kBlockSteps>(p.x, shape, strip);
     const auto dy = strip_elements<T, kBlockSteps>(p.dy, shape, strip);
@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(kColumnThreads)
 // The means of g of each set, and the sums of each of its channels, where they are wanted. A warp takes a
 // set.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     gradients_of_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ SetBlocks sets,
                       const GradPartial* partials, RowGrad<Compute<T>>* grads) {
   using C = Compute<T>;
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kThreads)
                                            return partials[column * sets.count + b];
                                          });
       if (p.channel_sums != nullptr && lane() == 0) p.channel_sums[column] = own.sums;
-      const ParameterElements<T> weight(p.weight, set, c * sets.n, 1, 0.0, 1.0);
+      const ParameterElements<T, false> weight(p, p.weight, set, c * sets.n, 1, 0.0, 1.0);
       total.sums =
           has_row_parameters(p) ? own.sums : weighted(total.sums, static_cast<double>(weight(0)), own.sums);
       if (own.overflows != 0.0) total.overflows = 1.0;
@@ -240,8 +240,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
+template <typename T, bool kStraight>
+__global__ void __launch_bounds__(kThreads, 2)
     apply_gradients_to_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ Blocks cuts,
                             const RowGrad<Compute<T>>* grads) {
   using C = Compute<T>;
@@ -250,33 +250,37 @@ __global__ void __launch_bounds__(kThreads)
        task += stride) {
     const int64_t set = task / pieces;
     const Blocks b = cuts.at(task % pieces);
-    const Elements<const T> x_at(p.x, set, b.begin, b.length), dy_at(p.dy, set, b.begin, b.length);
-    const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
-    const WarpBlock<T, kBlockSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
-    const ParameterElements<T> weight(p.weight, set, b.begin, b.length, p.weight_offset, 1.0);
-    write_gradients_of_block(p, set, b.begin, dy, x, row_from(given_statistics(p, set), false, C()),
-                             grads[set], weight);
+    const Row<C> row = row_from(given_statistics(p, set), false, C());
+    for (int at = 0; at < b.length; at += kApplySteps * kLanes) {
+      const int length = b.length - at < kApplySteps * kLanes ? b.length - at : kApplySteps * kLanes;
+      const int64_t begin = b.begin + at;
+      const Elements<const T, kStraight> x_at(p.x, set, begin), dy_at(p.dy, set, begin);
+      const WarpBlock<T, kApplySteps> x(length, [&](int i) { return read<C>(x_at.at(i)); });
+      const WarpBlock<T, kApplySteps> dy(length, [&](int i) { return read<C>(dy_at.at(i)); });
+      const ParameterElements<T, kStraight> weight(p, p.weight, set, begin, length, p.weight_offset, 1.0);
+      write_gradients_of_block<T, kStraight>(p, set, begin, dy, x, row, grads[set], weight);
+    }
   }
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     apply_gradients_to_columns(const __grid_constant__ RowsBackward p,
                                const __grid_constant__ ColumnsShape shape,
                                const __grid_constant__ Blocks cuts, const RowGrad<float>* grads) {
   const int64_t count = cuts.count(), tasks = shape.outer * count * Strip::strips(shape);
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
     const Strip strip(shape, cuts, count, task);
-    const int64_t column = strip.first + lane();
+    const int64_t column = strip.first + own_column();
     if (column >= shape.columns) continue;
     const int64_t set = strip.set(shape, column);
     const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
-    const ParameterElements<T> weight(p.weight, set, strip.place(shape, column), strip.block.length, 0.0,
-                                      1.0);
+    const ParameterElements<T, false> weight(p, p.weight, set, strip.place(shape, column), strip.block.length,
+                                             0.0, 1.0);
     const Column<const T> dy(p.dy, shape, strip.outer, column), x(p.x, shape, strip.outer, column);
     const Column<T> dx(p.dx, shape, strip.outer, column);
     const RowGrad<float> grad = grads[set];
-    for (int i = warp(); i < strip.block.length; i += kWarps) {
+    for (int i = row_lane(); i < strip.block.length; i += kStripRows) {
       const int64_t r = strip.block.begin + i;
       write_gradient<T>(p, row, grad, read<float>(dy.at(r)), read<float>(x.at(r)), weight(i), dx.at(r),
                         nullptr);
@@ -287,7 +291,7 @@ __global__ void __launch_bounds__(kThreads)
 // ---- parameters ----
 
 // Of channels: a warp takes one.
-__global__ void __launch_bounds__(kThreads) sum_samples(const __grid_constant__ RowsBackward p) {
+__global__ void __launch_bounds__(kThreads, 1) sum_samples(const __grid_constant__ RowsBackward p) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t channel = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); channel < p.channels;
        channel += stride) {
@@ -305,7 +309,7 @@ __global__ void __launch_bounds__(kThreads) sum_samples(const __grid_constant__ 
 constexpr int kPerLane = 4;
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     panel_sums(const __grid_constant__ RowsBackward p, Compute<T>* to) {
   using C = Compute<T>;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
@@ -325,8 +329,8 @@ __global__ void __launch_bounds__(kThreads)
         NORMKIT_UNROLL for (int k = 0; k < kPerLane; ++k) {
           const int64_t i = begin + k * kLanes;
           if (i >= p.n) continue;
-          const C g = read<C>(dy + (p.dy.inner.contiguous() ? i : far_offset(p.dy.inner, i)));
-          const C v = read<C>(x + (p.x.inner.contiguous() ? i : far_offset(p.x.inner, i)));
+          const C g = read<C>(dy + (p.dy.inner.contiguous() ? i : p.dy.inner.offset(i)));
+          const C v = read<C>(x + (p.x.inner.contiguous() ? i : p.x.inner.offset(i)));
           const C narrow = g * normalized(v, row.scale.hi, row.scale.lo, row.scale.rstd);
           term[r][k] = {row.is_wide ? static_cast<C>(static_cast<double>(g) *
                                                      wide_normalized(static_cast<double>(v), row.wide))
@@ -350,11 +354,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Their tree over the panels. A thread block takes 32 columns; warp w owns column w (fold_columns).
+// Their tree over the panels. A thread block takes 32 columns; warp w owns column w, as in fold_columns.
+constexpr int kSquareThreads = kLanes * kLanes;
+
 template <typename T>
-__global__ void __launch_bounds__(kColumnThreads)
+__global__ void __launch_bounds__(kSquareThreads, 1)
     sum_panels_of_columns(const __grid_constant__ RowsBackward p, const Compute<T>* panel_sums) {
-  __shared__ Square<double> shared[2];
+  __shared__ double shared[2][kLanes][kLanes + 1];
   const int64_t strips = divide_up(p.n, kLanes), panels = divide_up(p.rows, kPanelRows);
   for (int64_t strip = blockIdx.x; strip < strips; strip += gridDim.x) {
     const int64_t column = strip * kLanes + lane(), owned = strip * kLanes + warp();
@@ -363,10 +369,10 @@ __global__ void __launch_bounds__(kColumnThreads)
       const int count = static_cast<int>(panels - first < kLanes ? panels - first : kLanes);
       const bool exists = warp() < count && column < p.n;
       const Compute<T>* line = panel_sums + 2 * (first + warp()) * p.n + column;
-      shared[0].value[warp()][lane()] = exists ? static_cast<double>(line[0]) : 0.0;
-      shared[1].value[warp()][lane()] = exists ? static_cast<double>(line[p.n]) : 0.0;
+      shared[0][warp()][lane()] = exists ? static_cast<double>(line[0]) : 0.0;
+      shared[1][warp()][lane()] = exists ? static_cast<double>(line[p.n]) : 0.0;
       __syncthreads();
-      const Sums own{shared[0].value[lane()][warp()], shared[1].value[lane()][warp()]};
+      const Sums own{shared[0][lane()][warp()], shared[1][lane()][warp()]};
       __syncthreads();
       tree.push(merge_lanes(own, count), count == kLanes ? 5 : 0);
     }

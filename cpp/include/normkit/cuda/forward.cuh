@@ -13,7 +13,8 @@
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
 
-constexpr int kMaxTeam = 16;
+constexpr int kMaxTeam = 8;
+// Launch bounds say how many thread blocks share a multiprocessor: with less room ptxas spills registers.
 constexpr int kTeamThreads = kMaxTeam * kLanes;
 constexpr int kWarps = 8;  // of a thread block whose warps work alone
 constexpr int kThreads = kWarps * kLanes;
@@ -21,36 +22,38 @@ constexpr int kThreads = kWarps * kLanes;
 // ---- what is normalized ----
 
 // x itself.
-template <typename T>
+template <typename T, bool kStraightElements>
 struct PlainSource {
   using Problem = RowsForward;
   using Type = T;
   using Element = T;  // see LaneBlock
-  Elements<const T> x;
+  static constexpr bool kStraight = kStraightElements;
+  Elements<const T, kStraight> x;
 
   static NORMKIT_DEVICE const RowsForward& rows(const Problem& p) { return p; }
-  NORMKIT_DEVICE PlainSource(const Problem& p, int64_t set, int64_t begin, int n) : x(p.x, set, begin, n) {}
+  NORMKIT_DEVICE PlainSource(const Problem& p, int64_t set, int64_t begin, int) : x(p.x, set, begin) {}
   NORMKIT_DEVICE Compute<T> operator()(int i) const { return read<Compute<T>>(x.at(i)); }
   NORMKIT_DEVICE void keep(int, Compute<T>) const {}
 };
 
 // x + residual + bias: as it is written (E = T), or before that rounding (E = float). add_block.hpp.
-template <typename T, typename E>
+template <typename T, typename E, bool kStraightElements>
 struct SumSource {
   using Problem = AddNormForward;
   using Type = T;
   using Element = E;
   using C = Compute<T>;
-  Elements<const T> x, residual;
-  ParameterElements<T> bias;
-  Elements<T> sum;
+  static constexpr bool kStraight = kStraightElements;
+  Elements<const T, kStraight> x, residual;
+  ParameterElements<T, kStraight> bias;
+  Elements<T, kStraight> sum;
 
   static NORMKIT_DEVICE const RowsForward& rows(const Problem& p) { return p.rows; }
   NORMKIT_DEVICE SumSource(const Problem& p, int64_t set, int64_t begin, int n)
-      : x(p.x, set, begin, n),
-        residual(p.residual, set, begin, n),
-        bias(p.residual_bias, set, begin, n, 0.0, -0.0),
-        sum(p.rows.x, set, begin, n) {}
+      : x(p.x, set, begin),
+        residual(p.residual, set, begin),
+        bias(p.rows, p.residual_bias, set, begin, n, 0.0, -0.0),
+        sum(p.rows.x, set, begin) {}
   NORMKIT_DEVICE C operator()(int i) const {
     const C v = (read<C>(x.at(i)) + read<C>(residual.at(i))) + bias(i);
     if constexpr (sizeof(E) < sizeof(C)) {
@@ -71,28 +74,34 @@ NORMKIT_DEVICE_CALL void activate_element(Activation activation, T* y) {
   write(y, activated(activation, read<Compute<T>>(y)));
 }
 
-// y of one element. Between: a float sum (SumSource) makes a float y, rounded again.
+// y of one element.
+template <typename T, typename C>
+NORMKIT_DEVICE void write_result(const RowScale<C>& row, C v, C weight, C bias, T* y) {
+  write(y, normalized(v, row.hi, row.lo, row.rstd) * weight + bias);
+}
+// Between: a float sum (SumSource) makes a float y, rounded again.
 template <typename T, typename Between, typename C>
-NORMKIT_DEVICE void write_result(const RowsForward& p, const Row<C>& row, C v, C weight, C bias, T* y) {
-  if (NORMKIT_LIKELY(!row.is_wide)) {
-    write(y, normalized(v, row.scale.hi, row.scale.lo, row.scale.rstd) * weight + bias);
-  } else {
-    Between between;
-    write(&between, wide_normalized(static_cast<double>(v), row.wide) * static_cast<double>(weight) +
-                        static_cast<double>(bias));
-    write(y, read<Compute<Between>>(&between));
-  }
-  if (p.activation != Activation::kNone) activate_element(p.activation, y);
+NORMKIT_DEVICE void write_wide_result(const WideRow<C>& row, C v, C weight, C bias, T* y) {
+  Between between;
+  write(&between, wide_normalized(static_cast<double>(v), row) * static_cast<double>(weight) +
+                      static_cast<double>(bias));
+  write(y, read<Compute<Between>>(&between));
 }
 
-template <typename T, typename E, int kSteps>
+template <typename T, bool kStraight, typename E, int kSteps>
 NORMKIT_DEVICE void write_block(const RowsForward& p, int64_t set, int64_t begin,
                                 const WarpBlock<E, kSteps>& x, const Row<Compute<T>>& row) {
   using C = Compute<T>;
-  const Elements<T> y(p.y, set, begin, x.n);
-  const ParameterElements<T> weight(p.weight, set, begin, x.n, p.weight_offset, p.missing_weight);
-  const ParameterElements<T> bias(p.bias, set, begin, x.n, 0.0, p.missing_bias);
-  x.each([&](C v, int i) { write_result<T, E>(p, row, v, weight(i), bias(i), y.at(i)); });
+  const Elements<T, kStraight> y(p.y, set, begin);
+  const ParameterElements<T, kStraight> weight(p, p.weight, set, begin, x.n, p.weight_offset,
+                                               p.missing_weight);
+  const ParameterElements<T, kStraight> bias(p, p.bias, set, begin, x.n, 0.0, p.missing_bias);
+  if (NORMKIT_LIKELY(!row.is_wide))
+    x.each([&](C v, int i) { write_result(row.scale, v, weight(i), bias(i), y.at(i)); });
+  else
+    x.each([&](C v, int i) { write_wide_result<T, E>(row.wide, v, weight(i), bias(i), y.at(i)); });
+  if (p.activation != Activation::kNone)
+    for (int i = lane(); i < x.n; i += kLanes) activate_element(p.activation, y.at(i));
 }
 
 // ---- double elements whose squares leave their range ----
@@ -183,7 +192,7 @@ NORMKIT_DEVICE RowStatistics team_statistics(const RowsProblem& p, int64_t set, 
 }
 
 template <typename Source, int kSteps>
-__global__ void __launch_bounds__(kTeamThreads)
+__global__ void __launch_bounds__(kTeamThreads, 2)
     forward_sets(const __grid_constant__ typename Source::Problem problem, int team) {
   using T = typename Source::Type;
   using E = typename Source::Element;
@@ -199,7 +208,7 @@ __global__ void __launch_bounds__(kTeamThreads)
     x.each([&](C v, int i) { source.keep(i, v); });
     const RowStatistics s = team_statistics(p, set, x, part, team, shared);
     if (part == 0 && lane() == 0) save_statistics(p, set, s);
-    if (p.y) write_block<T>(p, set, b.begin, x, row_from(s, false, C()));
+    if (p.y) write_block<T, Source::kStraight>(p, set, b.begin, x, row_from(s, false, C()));
   }
 }
 
@@ -220,7 +229,7 @@ inline SetBlocks forward_blocks(const RowsProblem& p) {
 
 // Partials lie [column, block].
 template <typename Source>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     block_moments_of_sets(const __grid_constant__ typename Source::Problem problem,
                           const __grid_constant__ SetBlocks sets,
                           Moments<Compute<typename Source::Type>>* to) {
@@ -238,7 +247,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // A warp takes a set; `ready` keeps what is applied later, or is null.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     statistics_of_sets(const __grid_constant__ RowsForward p, const __grid_constant__ SetBlocks sets,
                        const Moments<Compute<T>>* partials, RowStatistics* ready) {
   using C = Compute<T>;
@@ -256,9 +265,12 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Elementwise kernels take so many elements of a piece at a time.
+constexpr int kApplySteps = 8;
+
 // y, by the statistics in p.ready or given ones. `cuts`: of a set, for one warp each.
 template <typename Source>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     apply_sets(const __grid_constant__ typename Source::Problem problem,
                const __grid_constant__ Blocks cuts) {
   using T = typename Source::Type;
@@ -269,22 +281,26 @@ __global__ void __launch_bounds__(kThreads)
        task += stride) {
     const int64_t set = task / pieces;
     const Blocks b = cuts.at(task % pieces);
-    const Source source(problem, set, b.begin, b.length);
-    const WarpBlock<typename Source::Element, kBlockSteps> x(b.length, source);
-    x.each([&](C v, int i) { source.keep(i, v); });
-    write_block<T>(p, set, b.begin, x, row_from(given_statistics(p, set), false, C()));
+    const Row<C> row = row_from(given_statistics(p, set), false, C());
+    for (int at = 0; at < b.length; at += kApplySteps * kLanes) {
+      const int length = b.length - at < kApplySteps * kLanes ? b.length - at : kApplySteps * kLanes;
+      const Source source(problem, set, b.begin + at, length);
+      const WarpBlock<typename Source::Element, kApplySteps> x(length, source);
+      x.each([&](C v, int i) { source.keep(i, v); });
+      write_block<T, Source::kStraight>(p, set, b.begin + at, x, row);
+    }
   }
 }
 
 // The sum alone, of sets too large for a team.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     add_sets(const __grid_constant__ AddNormForward problem, const __grid_constant__ Blocks cuts) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
   for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < problem.rows.rows * pieces;
        task += stride) {
     const Blocks b = cuts.at(task % pieces);
-    const SumSource<T, T> source(problem, task / pieces, b.begin, b.length);
+    const SumSource<T, T, false> source(problem, task / pieces, b.begin, b.length);
     for (int i = lane(); i < b.length; i += kLanes) source.keep(i, source(i));
   }
 }
@@ -292,7 +308,7 @@ __global__ void __launch_bounds__(kThreads)
 // ---- small ones ----
 
 // Statistics of sets without elements.
-__global__ void __launch_bounds__(kThreads) empty_sets(const __grid_constant__ RowsForward p) {
+__global__ void __launch_bounds__(kThreads, 1) empty_sets(const __grid_constant__ RowsForward p) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t set = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; set < p.rows; set += stride) {
     if (p.mean) write_number(p.mean, p.mean.outer.offset(set), __builtin_nan(""));
@@ -301,7 +317,7 @@ __global__ void __launch_bounds__(kThreads) empty_sets(const __grid_constant__ R
 }
 
 // Running statistics: a warp takes a channel.
-__global__ void __launch_bounds__(kThreads) update_channels(const __grid_constant__ RunningUpdate u) {
+__global__ void __launch_bounds__(kThreads, 1) update_channels(const __grid_constant__ RunningUpdate u) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t c = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); c < u.channels; c += stride) {
     const Sums total = merge_all<Sums>(u.samples, [&](int64_t s) {

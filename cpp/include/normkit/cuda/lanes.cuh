@@ -158,65 +158,85 @@ NORMKIT_DEVICE Sums warp_grad_sums(const WarpBlock<E, kSteps>& dy, const WarpBlo
 
 // ---- elements in memory ----
 
-// Of a row that is not straight: integer divisions, so not for every element of a kernel's loops to repeat.
-NORMKIT_DEVICE_CALL int64_t far_offset(const Axes& inner, int64_t index) {
-  return inner.offset(index);
-}
-
-// Elements begin .. begin+n-1 of a set.
-template <typename T>
+// Elements begin .. begin+n-1 of a set. kStraight: they lie side by side. Else each is found by integer
+// divisions, so kernels come in both kinds.
+template <typename T, bool kStraight>
 struct Elements {
   T* row;
-  T* straight;  // the first of them, if they lie side by side
   const Axes& inner;
   int64_t begin;
 
-  NORMKIT_DEVICE Elements(const Operand& operand, int64_t set, int64_t begin_, int n)
-      : row(operand.template row<T>(set)),
-        straight(straight_block(operand.inner, row, begin_, n)),
-        inner(operand.inner),
-        begin(begin_) {}
+  NORMKIT_DEVICE Elements(const Operand& operand, int64_t set, int64_t begin_)
+      : row(operand.template row<T>(set)), inner(operand.inner), begin(begin_) {
+    if (kStraight) row += inner.count == 0 ? begin : inner.offset(begin);
+  }
   NORMKIT_DEVICE T* at(int i) const {
-    return straight != nullptr ? straight + i : row + far_offset(inner, begin + i);
+    if constexpr (kStraight) return row + i;
+    return row + inner.offset(begin + i);
   }
 };
 
-// Weight or bias of the same elements in the computing type of T: ParameterReader.
-template <typename T>
+// Whether a parameter changes from one segment of a set to the next, and not within.
+NORMKIT_INLINE bool varies_by_segments(const RowsProblem& p, const Operand& parameter) {
+  const Axes& inner = parameter.inner;
+  return p.segment > 0 && p.segment <= INT32_MAX && inner.count == 2 && inner.stride[1] == 0 &&
+         inner.size[1] == p.segment;
+}
+
+// Weight or bias of the same elements in the computing type of T: ParameterReader. kStraight: it is one
+// number for all, for each segment, or lies side by side.
+template <typename T, bool kStraight>
 struct ParameterElements {
   using C = Compute<T>;
   const Operand& operand;
-  int64_t row, begin;
+  int64_t base, begin;
+  uint32_t first, segment;  // the first element's place in its segment
   C plus, constant;
-  bool is_constant, straight, shifted;
+  enum : int { kConstant, kSideBySide, kSegments, kFar } kind;
+  bool shifted;
 
-  NORMKIT_DEVICE ParameterElements(const Operand& operand_, int64_t set, int64_t begin_, int n, double offset,
-                                   double missing)
+  NORMKIT_DEVICE ParameterElements(const RowsProblem& p, const Operand& operand_, int64_t set, int64_t begin_,
+                                   int n, double offset, double missing)
       : operand(operand_),
-        row(0),
+        base(0),
         begin(begin_),
+        first(0),
+        segment(static_cast<uint32_t>(p.segment)),
         plus(static_cast<C>(offset)),
         constant(static_cast<C>(missing)),
-        is_constant(!operand_),
-        straight(operand_.inner.contiguous()),
+        kind(kConstant),
         shifted(offset != 0.0) {
     if (!operand_) return;
-    row = operand.outer.count == 0 ? 0 : operand.outer.offset(set);
-    if (!operand.inner.constant(begin, n)) return;
-    constant = load(operand.inner.offset(begin));
-    is_constant = true;
+    const int64_t row = operand.outer.count == 0 ? 0 : operand.outer.offset(set);
+    if (operand.inner.constant(begin, n)) {
+      constant = load(row + operand.inner.offset(begin));
+    } else if (operand.inner.contiguous()) {
+      base = row + begin;
+      kind = kSideBySide;
+    } else if (varies_by_segments(p, operand)) {
+      base = row + begin / p.segment * operand.inner.stride[0];
+      first = static_cast<uint32_t>(begin % p.segment);
+      kind = kSegments;
+    } else {
+      base = row;
+      kind = kFar;
+    }
   }
   NORMKIT_DEVICE C operator()(int i) const {
-    if (is_constant) return constant;
-    return load(straight ? begin + i : far_offset(operand.inner, begin + i));
+    if (kind == kConstant) return constant;
+    if (kind == kSideBySide) return load(base + i);
+    if (kStraight || kind == kSegments)
+      return load(base + static_cast<int64_t>((first + static_cast<uint32_t>(i)) / segment) *
+                             operand.inner.stride[0]);
+    return load(base + operand.inner.offset(begin + i));
   }
 
  private:
   // Parameters have the elements' type or float.
   NORMKIT_DEVICE C load(int64_t at) const {
     const C value = operand.dtype == DTypeOf<T>::value
-                        ? read<C>(reinterpret_cast<const T*>(operand.data) + row + at)
-                        : read<C>(reinterpret_cast<const float*>(operand.data) + row + at);
+                        ? read<C>(reinterpret_cast<const T*>(operand.data) + at)
+                        : read<C>(reinterpret_cast<const float*>(operand.data) + at);
     return shifted ? value + plus : value;
   }
 };

@@ -9,15 +9,41 @@
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
 
-// Calls run(integral constant) with the fewest steps that hold `length` elements in a warp's lanes.
-template <int kValue>
-struct StepCount {
-  static constexpr int value = kValue;
+// Which kernel of a kind: whether operands are straight, and how many steps a warp's registers hold.
+template <bool kStraightElements, int kStepCount>
+struct Variant {
+  static constexpr bool kStraight = kStraightElements;
+  static constexpr int kSteps = kStepCount;
 };
 template <typename Run>
-inline void with_steps(int length, const Run& run) {
-  if (length <= 8 * kLanes) return run(StepCount<8>());
-  run(StepCount<kBlockSteps>());
+inline void with_variant(bool straight, int longest, const Run& run) {
+  if (!straight)
+    run(Variant<false, kBlockSteps>());
+  else if (longest <= 8 * kLanes)
+    run(Variant<true, 8>());
+  else
+    run(Variant<true, kBlockSteps>());
+}
+
+// Whether every block, or cut, of a set lies side by side in the operand, and parameters suit that.
+// `run`: what they are cut from.
+inline bool is_straight(const Operand& operand, int64_t run) {
+  return !operand || lies_straight(operand.inner, run);
+}
+inline bool is_simple(const RowsProblem& p, const Operand& parameter) {
+  return !parameter || parameter.inner.contiguous() || parameter.inner.constant(0, p.n) ||
+         varies_by_segments(p, parameter);
+}
+inline bool is_straight(const RowsForward& p, int64_t run) {
+  return is_straight(p.x, run) && is_straight(p.y, run) && is_simple(p, p.weight) && is_simple(p, p.bias);
+}
+inline bool is_straight(const AddNormForward& p, int64_t run) {
+  return is_straight(p.rows, run) && is_straight(p.x, run) && is_straight(p.residual, run) &&
+         is_simple(p.rows, p.residual_bias);
+}
+inline bool is_straight(const RowsBackward& p, int64_t run) {
+  return is_straight(p.x, run) && is_straight(p.dy, run) && is_straight(p.dx, run) &&
+         is_straight(p.dsum, run) && is_simple(p, p.weight);
 }
 
 inline bool fits_team(const SetBlocks& sets) {
@@ -39,23 +65,27 @@ inline bool has_kernels(const RowsProblem& p) {
 
 // ---- forward ----
 
-template <typename Source>
-inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
-                         const SetBlocks& sets) {
-  with_steps(sets.blocks.length, [&](auto steps) {
-    launcher.run(&forward_sets<Source, decltype(steps)::value>, p.rows, team_blocks(sets), team_threads(sets),
-                 problem, static_cast<int>(sets.count));
-  });
-}
-
-// Pieces of a set for one warp each, none across a change of weight and bias.
+// Pieces of a set for one warp each: within runs and within what shares a weight, where these are long
+// enough.
 inline Blocks cuts_of(const RowsProblem& p) {
-  return Blocks::apply(p, false);
+  const int64_t unit = p.segment != 0 ? p.segment : p.run;
+  if (unit < kLanes) return Blocks(p);
+  return {p.n, unit, unit < kBlock ? static_cast<int>(unit) : kBlock};
 }
 // Of a column's rows.
 inline Blocks cuts_of(const ColumnsShape& shape) {
   constexpr int kRows = 256;
   return {shape.rows, shape.rows, shape.rows < kRows ? static_cast<int>(shape.rows) : kRows};
+}
+
+template <typename Source>
+inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
+                         const SetBlocks& sets) {
+  with_variant(Source::kStraight, sets.blocks.length, [&](auto variant) {
+    if constexpr (variant.kStraight == Source::kStraight)
+      launcher.run(&forward_sets<Source, variant.kSteps>, p.rows, team_blocks(sets), team_threads(sets),
+                   problem, static_cast<int>(sets.count));
+  });
 }
 
 // `p` is the problem's rows; p.ready receives the statistics.
@@ -78,6 +108,12 @@ inline void forward_in_phases(Launcher& launcher, typename Source::Problem probl
   p.ready = ready;
 }
 
+template <typename Source>
+inline void apply_pieces(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p) {
+  const Blocks cuts = cuts_of(p);
+  launcher.run(&apply_sets<Source>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);
+}
+
 template <typename T>
 inline void apply(Launcher& launcher, const RowsForward& p, const ColumnsShape* columns) {
   if (!p.y) return;
@@ -88,8 +124,20 @@ inline void apply(Launcher& launcher, const RowsForward& p, const ColumnsShape* 
                           kThreads, p, *columns, cuts);
     }
   }
-  const Blocks cuts = cuts_of(p);
-  launcher.run(&apply_sets<PlainSource<T>>, p.rows * cuts.count(), kWarps, kThreads, p, cuts);
+  if (is_straight(p, cuts_of(p).unit()))
+    apply_pieces<PlainSource<T, true>>(launcher, p, p);
+  else
+    apply_pieces<PlainSource<T, false>>(launcher, p, p);
+}
+
+// Into p.ready: the statistics of x.
+template <typename T>
+inline void statistics_in_phases(Launcher& launcher, RowsForward& p, const SetBlocks& sets,
+                                 const ColumnsShape* columns) {
+  if (is_straight(p.x, sets.blocks.unit()))
+    forward_in_phases<PlainSource<T, true>>(launcher, p, p, sets, columns);
+  else
+    forward_in_phases<PlainSource<T, false>>(launcher, p, p, sets, columns);
 }
 
 template <typename T>
@@ -102,13 +150,16 @@ inline void forward(Launcher& launcher, RowsForward p) {
   if (p.given) return apply<T>(launcher, p, columns);
   if constexpr (sizeof(Compute<T>) == sizeof(float)) {
     if (columns != nullptr && shape.fold == 1 && sets.count == 1)
-      return with_steps(sets.blocks.length, [&](auto steps) {
-        launcher.run(&forward_columns<T, decltype(steps)::value>, shape.outer * Strip::strips(shape), 1,
+      return with_variant(true, sets.blocks.length, [&](auto variant) {
+        launcher.run(&forward_columns<T, variant.kSteps>, shape.outer * Strip::strips(shape), 1,
                      kColumnThreads, p, shape, sets.blocks);
       });
   }
-  if (columns == nullptr && fits_team(sets)) return forward_team<PlainSource<T>>(launcher, p, p, sets);
-  forward_in_phases<PlainSource<T>>(launcher, p, p, sets, columns);
+  if (columns == nullptr && fits_team(sets)) {
+    if (is_straight(p, sets.blocks.unit())) return forward_team<PlainSource<T, true>>(launcher, p, p, sets);
+    return forward_team<PlainSource<T, false>>(launcher, p, p, sets);
+  }
+  statistics_in_phases<T>(launcher, p, sets, columns);
   apply<T>(launcher, p, columns);
 }
 
@@ -123,19 +174,21 @@ inline void forward(Launcher& launcher, RunningUpdate u) {
 
 template <typename T, typename E>
 inline void add_forward(Launcher& launcher, AddNormForward problem) {
-  using Source = SumSource<T, E>;
   RowsForward& p = problem.rows;
   p.ready = nullptr;
   const SetBlocks sets = forward_blocks(p);
-  if (fits_team(sets)) return forward_team<Source>(launcher, problem, p, sets);
+  if (fits_team(sets)) {
+    if (is_straight(problem, sets.blocks.unit()))
+      return forward_team<SumSource<T, E, true>>(launcher, problem, p, sets);
+    return forward_team<SumSource<T, E, false>>(launcher, problem, p, sets);
+  }
   if constexpr (sizeof(T) == sizeof(E)) {
     const Blocks cuts = cuts_of(p);
     launcher.run(&add_sets<T>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);
     forward<T>(launcher, p);
   } else {
-    forward_in_phases<Source>(launcher, problem, p, sets, nullptr);
-    const Blocks cuts = cuts_of(p);
-    launcher.run(&apply_sets<Source>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);
+    forward_in_phases<SumSource<T, E, false>>(launcher, problem, p, sets, nullptr);
+    apply_pieces<SumSource<T, E, false>>(launcher, problem, p);
   }
 }
 
@@ -156,7 +209,7 @@ inline void backward_parameters_of_rows(Launcher& launcher, const RowsBackward& 
   const int64_t panels = divide_up(p.rows, kPanelRows), strips = divide_up(p.n, kLanes * kPerLane);
   C* sums = launcher.scratch<C>(2 * panels * p.n);
   launcher.run(&panel_sums<T>, panels * strips, kWarps, kThreads, p, sums);
-  launcher.run(&sum_panels_of_columns<T>, divide_up(p.n, kLanes), 1, kColumnThreads, p,
+  launcher.run(&sum_panels_of_columns<T>, divide_up(p.n, kLanes), 1, kSquareThreads, p,
                static_cast<const C*>(sums));
 }
 
@@ -173,8 +226,8 @@ inline void prepare_statistics(Launcher& launcher, RowsBackward& p) {
     static_cast<RowsProblem&>(f) = p;
     f.mean = f.rstd = Operand();
     const ColumnsShape shape(f);
-    forward_in_phases<PlainSource<T>>(launcher, f, f, forward_blocks(f),
-                                      suits_forward_columns(f, shape) ? &shape : nullptr);
+    statistics_in_phases<T>(launcher, f, forward_blocks(f),
+                            suits_forward_columns(f, shape) ? &shape : nullptr);
     ready = const_cast<RowStatistics*>(f.ready);
   }
   launcher.run(&saved_statistics<T>, p.rows, kWarps, kThreads, p, ready);
@@ -199,7 +252,9 @@ inline void backward_in_phases(Launcher& launcher, RowsBackward& p, bool wants_p
                      kColumnThreads, p, shape, sets, partials);
     }
     if (!columns)
-      launcher.run(&grad_sums_of_sets<T>, sets.columns * sets.count, kWarps, kThreads, p, sets, partials);
+      launcher.run(
+          is_straight(p, sets.blocks.unit()) ? &grad_sums_of_sets<T, true> : &grad_sums_of_sets<T, false>,
+          sets.columns * sets.count, kWarps, kThreads, p, sets, partials);
   }
   launcher.run(&gradients_of_sets<T>, p.rows, kWarps, kThreads, p, sets,
                static_cast<const GradPartial*>(partials), grads);
@@ -212,8 +267,9 @@ inline void backward_in_phases(Launcher& launcher, RowsBackward& p, bool wants_p
     }
   }
   const Blocks cuts = cuts_of(p);
-  launcher.run(&apply_gradients_to_sets<T>, p.rows * cuts.count(), kWarps, kThreads, p, cuts,
-               static_cast<const RowGrad<C>*>(grads));
+  launcher.run(
+      is_straight(p, cuts.unit()) ? &apply_gradients_to_sets<T, true> : &apply_gradients_to_sets<T, false>,
+      p.rows * cuts.count(), kWarps, kThreads, p, cuts, static_cast<const RowGrad<C>*>(grads));
 }
 
 template <typename T>
@@ -240,8 +296,8 @@ inline void backward(Launcher& launcher, RowsBackward p) {
   backward_parameters_of_rows<T>(launcher, p);
   if (!p.dx) return;
   if (!team) return backward_in_phases<T>(launcher, p, false);
-  with_steps(sets.blocks.length, [&](auto steps) {
-    launcher.run(&backward_sets_in_registers<T, decltype(steps)::value>, p.rows, team_blocks(sets),
+  with_variant(is_straight(p, sets.blocks.unit()), sets.blocks.length, [&](auto variant) {
+    launcher.run(&backward_sets_in_registers<T, variant.kStraight, variant.kSteps>, p.rows, team_blocks(sets),
                  team_threads(sets), p, static_cast<int>(sets.count));
   });
 }

@@ -79,6 +79,8 @@ struct Blocks {
   }
   NORMKIT_INLINE bool more() const { return begin < n; }
   NORMKIT_INLINE bool only_one() const { return length == n; }
+  // Blocks never lie across multiples of this.
+  NORMKIT_INLINE int64_t unit() const { return cuts_runs() ? run : n; }
   // How many there are, and the one behind `index` others.
   NORMKIT_INLINE int64_t count() const {
     return cuts_runs() ? n / run * blocks_of_run() : (n + longest - 1) / longest;
