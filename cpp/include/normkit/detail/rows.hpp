@@ -23,7 +23,8 @@ struct RowMoments {
 struct RowsForward : RowsProblem {
   Operand y, bias;                                   // without y: statistics only
   double missing_weight = 1.0, missing_bias = -0.0;  // what an absent one counts as; these change no bit
-  RowMoments* moments = nullptr;                     // of each row, where a later phase wants them
+  RowMoments* moments = nullptr;                     // of row r at r & moments_mask, where they are wanted
+  int64_t moments_mask = -1;
   int32_t tile_rows = 1;
   bool stream = false;      // write y past the cache
   char* scratch = nullptr;  // of columns too large for a cache
@@ -40,7 +41,8 @@ struct RowsBackward : RowsProblem {
   char* scratch = nullptr;  // 64-byte aligned; null: no parameter gradient is asked for; or of large columns
   // Sets whose weight is one number per channel: a set is `segments` channels of n / segments elements.
   int64_t segments = 0, segment_run = 0, samples = 0, channels = 0;
-  Sums* channel_sums = nullptr;  // [samples, channels]; null as above
+  GroupedTrees<Sums> channel_sums;  // over samples; absent as above, and for one sample
+  int64_t task_sets = 1;            // sets, or bundles of them, of a task
   // Sums of larger sets that these are parts of, and their number of elements; or absent.
   Operand sum_dy, sum_dy_xhat;
   int64_t whole = 0;
@@ -206,7 +208,7 @@ inline void save_statistics(const RowsForward& p, int64_t r, const RowStatistics
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
   if (p.moments != nullptr) {
-    p.moments[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale};
+    p.moments[r & p.moments_mask] = {s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale};
   }
 }
 

@@ -313,17 +313,31 @@ NORMKIT_INLINE Sums larger_sums(const RowsBackward& p, int64_t r) {
           read_number(p.sum_dy_xhat, p.sum_dy_xhat.outer.offset(r))};
 }
 
+// The gradients of a channel's parameters.
+NORMKIT_INLINE void write_channel(const RowsBackward& p, int64_t channel, Sums sums) {
+  write_gradients(p.dweight, channel, &sums.second, 1, p.accumulate);
+  write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
+}
+
+// The sums of a channel of a sample, `index` counting both. Those of an only sample are the gradients.
+NORMKIT_INLINE void keep_sums(const RowsBackward& p, int64_t index, Sums sums) {
+  if (p.channel_sums)
+    p.channel_sums.push(index / p.channels, index % p.channels, sums);
+  else if (p.samples == 1)
+    write_channel(p, index, sums);
+}
+
 // One set. Its sums are taken channel by channel, since they are the parameter gradients as well; the set's
-// own are these, weighted, added in channel order.
+// own are these, weighted, added in channel order. Returns those of its last channel.
 template <typename T>
-NORMKIT_NOINLINE void backward_set(const RowsBackward& p, int64_t r, ParameterReader<Compute<T>>& weight,
+NORMKIT_NOINLINE Sums backward_set(const RowsBackward& p, int64_t r, ParameterReader<Compute<T>>& weight,
                                    ParameterReader<Compute<T>>& one, BackwardBuffers<T>& buffers) {
   const int64_t segment = p.n / p.segments;
   const T* x_row = p.x.template row<const T>(r);
   const T* dy_row = p.dy.template row<const T>(r);
   Row<Compute<T>> row;
   backward_rows(p, r, &x_row, 1, buffers.x, &row);
-  Sums total{0.0, 0.0};
+  Sums total{0.0, 0.0}, sums{0.0, 0.0};
   bool overflows = false;
   if (p.sum_dy) row.count = static_cast<double>(p.whole);
   for (int64_t s = 0; s < p.segments; ++s) {
@@ -339,22 +353,24 @@ NORMKIT_NOINLINE void backward_set(const RowsBackward& p, int64_t r, ParameterRe
       const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
       tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows, p.fetch));
     }
-    const Sums sums = tree.finish();
-    if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
+    sums = tree.finish();
+    keep_sums(p, r * p.segments + s, sums);
     total = weighted(total, w, sums);
   }
-  if (!p.dx) return;
-  write_dx(p, r, dy_row, x_row, row, row_grad<Compute<T>>(p, row, total, overflows), weight, buffers);
+  if (p.dx)
+    write_dx(p, r, dy_row, x_row, row, row_grad<Compute<T>>(p, row, total, overflows), weight, buffers);
+  return sums;
 }
 
-// Phase 1: one task is one set.
+// Phase 1: one task is a set, or those of a group of samples.
 template <typename T>
 NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_t end) {
   using C = Compute<T>;
   const Operand none{};
   ParameterReader<C> weight(p.weight, 0.0, C(1)), one(none, 0.0, C(1));
   BackwardBuffers<T> buffers;
-  for (int64_t r = begin; r < end; ++r) backward_set(p, r, weight, one, buffers);
+  const int64_t last = end * p.task_sets < p.rows ? end * p.task_sets : p.rows;
+  for (int64_t r = begin * p.task_sets; r < last; ++r) backward_set(p, r, weight, one, buffers);
   if (p.stream) finish_streaming();
 }
 
@@ -369,12 +385,7 @@ inline void add_samples_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const RowsBackward& p = *static_cast<const RowsBackward*>(state);
   for (int64_t channel = begin; channel < end; ++channel) {
-    MergeTree<Sums> tree;
-    for (int64_t sample = 0; sample < p.samples; ++sample)
-      tree.push(p.channel_sums[sample * p.channels + channel]);
-    const Sums sums = p.samples > 0 ? tree.finish() : Sums{0.0, 0.0};
-    write_gradients(p.dweight, channel, &sums.second, 1, p.accumulate);
-    write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
+    write_channel(p, channel, p.samples > 0 ? p.channel_sums.total(p.samples, channel) : Sums{0.0, 0.0});
   }
 }
 
