@@ -37,8 +37,9 @@ struct RowsBackward : RowsProblem {
   bool accumulate = false;
   int64_t group_panels = 1;  // a power of two
   int64_t groups = 0;
-  int64_t group_bytes = 0;
-  char* scratch = nullptr;  // 64-byte aligned; null: no parameter gradient is asked for; or of large columns
+  int64_t group_bytes = 0;  // 0: groups have no sums
+  bool strips = false;      // parameter gradients have a phase of their own: see strips.hpp
+  char* scratch = nullptr;  // 64-byte aligned: of groups, of large columns, or RowsProblem::ready
   // Sets whose weight is one number per channel: a set is `segments` channels of n / segments elements.
   int64_t segments = 0, segment_run = 0, samples = 0, channels = 0;
   GroupedTrees<Sums> channel_sums;  // over samples; absent as above, and for one sample
@@ -162,7 +163,7 @@ NORMKIT_INLINE void write_number(const Operand& operand, int64_t at, double valu
 
 // Statistics that the caller gave for a row (saved ones, or a mean and a variance), or an earlier phase.
 NORMKIT_INLINE RowStatistics given_statistics(const RowsProblem& p, int64_t r) {
-  if (p.ready != nullptr) return p.ready[r];
+  if (p.ready != nullptr) return p.ready[r & p.ready_mask];
   const double mean = p.mean ? read_number(p.mean, p.mean.outer.offset(r)) : 0.0;
   const double second = read_number(p.rstd, p.rstd.outer.offset(r));
   return {mean, 0.0,

@@ -26,48 +26,60 @@ struct MomentsRing {
   }
 };
 
-// Forward over rows first .. last-1, whole tiles of them; take(r, moments) is called for each in its order.
-template <typename T, typename Take>
-NORMKIT_INLINE void forward_with_moments(const RowsForward& rows, int64_t first, int64_t last,
-                                         const Take& take) {
-  RowsForward p = rows;
-  MomentsRing ring;
-  ring.keep_for(p);
-  for (int64_t r = first; r < last;) {
-    const int64_t tile = r / p.tile_rows, next = r + p.tile_rows < last ? r + p.tile_rows : last;
-    forward_tiles<T>(p, tile, tile + 1);
-    for (; r < next; ++r) take(r, ring.at(r));
+// Forward over rows, which leaves their moments in a ring.
+template <typename T>
+class MomentsForward {
+ public:
+  NORMKIT_INLINE explicit MomentsForward(const RowsForward& rows) : p_(rows) { ring_.keep_for(p_); }
+
+  // Rows first .. last-1, whole tiles of them; take(r, moments) is called for each in its order.
+  template <typename Take>
+  NORMKIT_INLINE void run(int64_t first, int64_t last, const Take& take) {
+    for (int64_t r = first; r < last;) {
+      const int64_t tile = r / p_.tile_rows, next = r + p_.tile_rows < last ? r + p_.tile_rows : last;
+      forward_tiles<T>(p_, tile, tile + 1);
+      for (; r < next; ++r) take(r, ring_.at(r));
+    }
   }
+
+ private:
+  RowsForward p_;
+  MomentsRing ring_;
+};
+
+// running = (1 - momentum) running + momentum fresh.
+inline void follow(const Operand& running, int64_t channel, double momentum, double fresh) {
+  if (!running) return;
+  const int64_t at = running.inner.offset(channel);
+  write_number(running, at, (1.0 - momentum) * read_number(running, at) + momentum * fresh);
 }
 
-// running = (1 - momentum) running + momentum new; new averages the samples; the variance is unbiased.
+// Running statistics follow the average of the samples; the variance is unbiased.
 struct RunningUpdate {
   RowsForward forward;
   Operand running_mean, running_var;
   int64_t samples = 1, channels = 0;
   double momentum = 0.0;
   GroupedTrees<Sums> sums;  // of mean and variance; absent for one sample
+  bool by_channel = false;  // as these, but a task has a channel and its tree
   int64_t task_sets = 1;    // rows, or bundles, of a task
 
   NORMKIT_INLINE void update(int64_t channel, Sums total) const {
     const double sets = static_cast<double>(samples);
-    const double fresh[] = {total.first / sets, total.second / sets};
-    const Operand* running[] = {&running_mean, &running_var};
-    for (int i = 0; i < 2; ++i) {
-      if (!*running[i]) continue;
-      const int64_t at = running[i]->inner.offset(channel);
-      write_number(*running[i], at, (1.0 - momentum) * read_number(*running[i], at) + momentum * fresh[i]);
-    }
+    follow(running_mean, channel, momentum, total.first / sets);
+    follow(running_var, channel, momentum, total.second / sets);
   }
-  // The moments of set r.
-  NORMKIT_INLINE void take(int64_t r, const RowMoments& m) const {
+  NORMKIT_INLINE Sums unbiased(const RowMoments& m) const {
     const double n = static_cast<double>(forward.n);
-    if (forward.n < 2) return;  // no unbiased variance: left alone
-    const Sums sums_of_set{m.mean, m.var / m.scale / m.scale * n / (n - 1.0)};
+    return {m.mean, m.var / m.scale / m.scale * n / (n - 1.0)};
+  }
+  // The moments of set r. Those of one element have no unbiased variance: all is left alone.
+  NORMKIT_INLINE void take(int64_t r, const RowMoments& m) const {
+    if (forward.n < 2) return;
     if (sums)
-      sums.push(r / channels, r % channels, sums_of_set);
+      sums.push(r / channels, r % channels, unbiased(m));
     else
-      update(r, sums_of_set);
+      update(r, unbiased(m));
   }
   NORMKIT_INLINE void take_bundle(const MomentsRing& ring, const ColumnsShape& shape, int64_t o,
                                   int64_t bundle) const {
@@ -82,8 +94,22 @@ void running_tiles_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const RunningUpdate& u = *static_cast<const RunningUpdate*>(state);
   const int64_t last = end * u.task_sets < u.forward.rows ? end * u.task_sets : u.forward.rows;
-  forward_with_moments<T>(u.forward, begin * u.task_sets, last,
-                          [&](int64_t r, const RowMoments& m) { u.take(r, m); });
+  MomentsForward<T>(u.forward).run(begin * u.task_sets, last,
+                                   [&](int64_t r, const RowMoments& m) { u.take(r, m); });
+}
+
+// Few samples of so many channels that their trees take too much: one task is a channel.
+template <typename T>
+void running_channels_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  const RunningUpdate& u = *static_cast<const RunningUpdate*>(state);
+  MomentsForward<T> forward(u.forward);
+  for (int64_t c = begin; c < end; ++c) {
+    MergeTree<Sums> tree;
+    for (int64_t r = c; r < u.forward.rows; r += u.channels)
+      forward.run(r, r + 1, [&](int64_t, const RowMoments& m) { tree.push(u.unbiased(m)); });
+    if (u.forward.n > 1) u.update(c, tree.finish());
+  }
 }
 
 template <typename T>

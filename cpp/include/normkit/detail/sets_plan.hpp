@@ -170,8 +170,8 @@ inline int64_t choose_updates(RunningUpdate& u, const SetAxes& axes, int64_t ele
   u.channels = u.sums.columns = axes.channel_count();
   u.samples = u.forward.rows / u.channels;
   if (u.samples == 1) return 0;
-  choose_rank(u.sums, u.samples, scratch_limit(u.forward, false, element, lent));
-  return divide_up(u.sums.bytes(u.samples), 64) * 64;
+  u.by_channel = !choose_rank(u.sums, u.samples, scratch_limit(u.forward, false, element, lent));
+  return u.by_channel ? 0 : divide_up(u.sums.bytes(u.samples), 64) * 64;
 }
 
 // Without room for large columns they are slow, with the same bits.
@@ -184,7 +184,8 @@ inline size_t sets_forward_bytes(const SetsKind& kind, const SetsShape& shape, c
   const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
   const int64_t trees = updates ? choose_updates(u, axes, size_of(args.x.dtype), {}) : 0;
   check_forward_elements(kind, args, axes, p, check);
-  const int64_t columns = check.status() == Status::kOk ? forward_columns_bytes(p, trees) : 0;
+  const bool suits = check.status() == Status::kOk && !u.by_channel;
+  const int64_t columns = suits ? forward_columns_bytes(p, trees) : 0;
   return trees + columns == 0 ? 0 : static_cast<size_t>(trees + columns) + 64;
 }
 
@@ -194,7 +195,11 @@ inline void plan_updates(RunningUpdate& u, Plan* plan) {
   RowsForward& p = u.forward;
   const ColumnsShape shape(p);
   const int64_t group = u.sums.group() * u.channels;
-  if (suits_forward_columns(p, shape) && (u.sums.rank == 0 || u.channels % shape.columns == 0)) {
+  if (u.by_channel) {
+    p.tile_rows = 1;
+    plan->phases[0] = {u.channels, 2 * u.samples * p.n * p.x.bytes(),
+                       NORMKIT_PHASE_FUNCTIONS(running_channels_phase)[p.x.dtype]};
+  } else if (suits_forward_columns(p, shape) && (u.sums.rank == 0 || u.channels % shape.columns == 0)) {
     const int64_t bundles = shape.bundles().count;
     u.task_sets = u.sums.rank == 0 ? 1 : group / shape.columns * bundles;
     plan->phases[0].tasks = divide_up(shape.outer * bundles, u.task_sets);
@@ -268,7 +273,7 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
     if (!u.sums) return Status::kWorkspaceTooSmall;
   }
   finish_forward_plan(p, plan);
-  const int64_t columns = empty ? 0 : forward_columns_bytes(p, trees);
+  const int64_t columns = empty || u.by_channel ? 0 : forward_columns_bytes(p, trees);
   char* scratch = columns == 0 ? nullptr : aligned_scratch(workspace, static_cast<size_t>(trees + columns));
   const ColumnsShape side_by_side(p);
   if (scratch != nullptr && (!updates_them || u.channels == side_by_side.columns)) {
@@ -306,12 +311,18 @@ inline void count_channels(RowsBackward& p, const SetAxes& axes) {
   p.segment_run = p.segments == 1 ? p.run : axes.segment();
   p.samples = p.rows * p.segments / p.channels;
 }
-// Scratch of the sums of channels over samples: of one there are none.
+// Scratch of the sums of channels over samples: of one there are none. Of more channels than fit, even as one
+// group, they are taken by strips: each needs the statistics of whole sets, kept where there is room.
 inline int64_t choose_sums(RowsBackward& p, int64_t element, Workspace lent) {
   if (p.samples == 1) return 0;
+  const int64_t limit = scratch_limit(p, true, element, lent);
   p.channel_sums.columns = p.channels;
-  choose_rank(p.channel_sums, p.samples, scratch_limit(p, true, element, lent));
-  return divide_up(p.channel_sums.bytes(p.samples), 64) * 64;
+  if (choose_rank(p.channel_sums, p.samples, limit))
+    return divide_up(p.channel_sums.bytes(p.samples), 64) * 64;
+  p.channel_sums.rank = 0;
+  p.strips = true;
+  const int64_t statistics = p.rows * static_cast<int64_t>(sizeof(RowStatistics));
+  return p.segments > kChannelStrip && statistics <= limit ? statistics : 0;
 }
 inline int64_t backward_columns_bytes(const RowsBackward& p, int64_t taken) {
   const ColumnsShape shape(p);
@@ -328,14 +339,29 @@ inline size_t sets_backward_bytes(const SetsKind& kind, const SetsShape& shape,
   if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
   if (axes.parameters_are_columns()) {
     if (!wants_parameters) return 0;
-    choose_groups(p, true, args.x.dtype, {});
-    return static_cast<size_t>(p.groups * p.group_bytes) + 64;
+    return static_cast<size_t>(choose_groups(p, true, args.x.dtype, {})) + 64;
   }
   check_backward_elements(kind, args, axes, p, check);
   count_channels(p, axes);
   const int64_t sums = wants_parameters ? choose_sums(p, size_of(args.x.dtype), {}) : 0;
-  const int64_t columns = check.status() == Status::kOk ? backward_columns_bytes(p, sums) : 0;
+  const int64_t columns = check.status() == Status::kOk && !p.strips ? backward_columns_bytes(p, sums) : 0;
   return sums + columns == 0 ? 0 : static_cast<size_t>(sums + columns) + 64;
+}
+
+inline void plan_strips(RowsBackward& p, Plan* plan) {
+  const int64_t element = p.x.bytes();
+  const Plan::Phase statistics = {p.rows, p.n * element, NORMKIT_PHASE_FUNCTIONS(find_rows_phase)[p.x.dtype]};
+  if (p.scratch != nullptr) plan->phases[plan->phase_count++] = statistics;
+  p.ready = reinterpret_cast<const RowStatistics*>(p.scratch);
+  p.samples = 0;  // sets keep no sums
+  choose_stores(p, 1);
+  plan->phases[plan->phase_count++] = {divide_up(p.channels, kChannelStrip),
+                                       2 * p.rows * p.n * element / divide_up(p.channels, kChannelStrip),
+                                       NORMKIT_PHASE_FUNCTIONS(strip_channels_phase)[p.x.dtype]};
+  if (p.dx)
+    plan->phases[plan->phase_count++] = {p.rows, 3 * p.n * element,
+                                         NORMKIT_PHASE_FUNCTIONS(backward_sets_phase)[p.x.dtype]};
+  set_state(plan, p);
 }
 
 inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
@@ -393,8 +419,13 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   if (!empty) count_channels(p, axes);
   const int64_t sums = wants_parameters && !empty ? choose_sums(p, p.x.bytes(), workspace) : 0;
   if (sums > 0) {
-    p.channel_sums.levels = reinterpret_cast<Sums*>(aligned_scratch(workspace, static_cast<size_t>(sums)));
-    if (!p.channel_sums) return Status::kWorkspaceTooSmall;
+    p.scratch = aligned_scratch(workspace, static_cast<size_t>(sums));
+    if (p.scratch == nullptr) return Status::kWorkspaceTooSmall;
+    if (!p.strips) p.channel_sums.levels = reinterpret_cast<Sums*>(p.scratch);
+  }
+  if (p.strips) {
+    plan_strips(p, plan);
+    return Status::kOk;
   }
   if (!empty) choose_stores(p, 1);
   int phases = 0;
