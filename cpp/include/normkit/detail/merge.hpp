@@ -129,9 +129,14 @@ struct GroupedTrees {
     return ((samples - 1) / group() + 1) * lines() * columns * static_cast<int64_t>(sizeof(Partial));
   }
 
-  NORMKIT_INLINE void push(int64_t sample, int64_t column, Partial partial) const {
-    Partial* at = first(sample >> rank, column);
-    const int64_t within = sample & (group() - 1);
+  // `index` counts samples, and columns within them.
+  NORMKIT_INLINE void push(int64_t index, Partial partial) const {
+    if (NORMKIT_LIKELY(rank == 0)) {
+      levels[index] = partial;
+      return;
+    }
+    const int64_t sample = index / columns, within = sample & (group() - 1);
+    Partial* at = first(sample >> rank, index % columns);
     int k = 0;
     for (; (within >> k) & 1; ++k) partial = merge(at[k * columns], partial);
     at[(k < rank ? k : 0) * columns] = partial;

@@ -338,7 +338,7 @@ NORMKIT_INLINE void write_channel(const RowsBackward& p, int64_t channel, Sums s
 // The sums of a channel of a sample, `index` counting both. Those of an only sample are the gradients.
 NORMKIT_INLINE void keep_sums(const RowsBackward& p, int64_t index, Sums sums) {
   if (p.channel_sums)
-    p.channel_sums.push(index / p.channels, index % p.channels, sums);
+    p.channel_sums.push(index, sums);
   else if (p.samples == 1)
     write_channel(p, index, sums);
 }

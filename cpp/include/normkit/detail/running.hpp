@@ -77,7 +77,7 @@ struct RunningUpdate {
   NORMKIT_INLINE void take(int64_t r, const RowMoments& m) const {
     if (forward.n < 2) return;
     if (sums)
-      sums.push(r / channels, r % channels, unbiased(m));
+      sums.push(r, unbiased(m));
     else
       update(r, unbiased(m));
   }
