@@ -261,22 +261,24 @@ struct SwitchableBackward {
   Switchable mix;
   Operand dmean_weight, dvar_weight;
   int32_t tile_rows = 1;  // of statistics, where sets are not kept
-  Sums* sums = nullptr;   // of each (n, c), as SetSums has them, where they are kept
+  Sums* sums = nullptr;   // of each (n, c), where they are kept: SetSums, then (dmean, dvar)
   Sums* layer = nullptr;  // of each sample: (sum dmean, sum dvar)
   Sums* batch = nullptr;  // of each channel
 };
 
 // Statistics and sums of one (n, c).
-template <typename T>
-class SetSums {
- public:
-  inline explicit SetSums(const SwitchableBackward& p) : p_(p), one_(none_, 0.0, Compute<T>(1)) {}
-
+struct SetSums {
   RowMoments moments;
   Sums sums;  // of dy, and of dy (x - mean) about InstanceNorm's mean
+};
+
+template <typename T>
+class SetReader {
+ public:
+  inline explicit SetReader(const SwitchableBackward& p) : p_(p), one_(none_, 0.0, Compute<T>(1)) {}
 
   // From one read of dy and x.
-  NORMKIT_NOINLINE void find(int64_t r) {
+  NORMKIT_NOINLINE SetSums find(int64_t r) {
     const RowsBackward& p = p_.rows;
     const T* x_row = p.x.template row<const T>(r);
     const T* dy_row = p.dy.template row<const T>(r);
@@ -291,14 +293,13 @@ class SetSums {
       tree.push(grad_sums(dy, x, b.length, row, one_.block(r, b.begin, b.length), overflows));
     }
     const Sums total = tree.finish();
-    moments = unscaled({s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale});
-    sums = {total.first, total.second / (s.rstd * s.scale)};
+    return {unscaled({s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale}),
+            {total.first, total.second / (s.rstd * s.scale)}};
   }
   // From what was kept, where it was.
-  NORMKIT_INLINE void get(int64_t r) {
+  NORMKIT_INLINE SetSums get(int64_t r) {
     if (p_.sums == nullptr) return find(r);
-    moments = p_.mix.kept(r);
-    sums = p_.sums[r];
+    return {p_.mix.kept(r), p_.sums[r]};
   }
 
  private:
@@ -314,9 +315,9 @@ void switchable_sums_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const SwitchableBackward& p = *static_cast<const SwitchableBackward*>(state);
   if (p.sums == nullptr) return group_moments<T>(p.mix, p.rows, p.tile_rows, begin, end);
-  SetSums<T> set(p);
+  SetReader<T> sets(p);
   for (int64_t r = begin; r < end; ++r) {
-    set.find(r);
+    const SetSums set = sets.find(r);
     p.mix.keep(r, set.moments);
     p.sums[r] = set.sums;
   }
@@ -351,7 +352,35 @@ struct SetGradients {
   }
 };
 
-// Phase 2: every gradient but dx. One task: the logits' sums run through all sets, channel by channel.
+// dx = ((g - a) - xhat b) rstd of a set: the terms that are constant over the space make a, those along x
+// make b.
+struct Applied {
+  RowStatistics row;
+  Sums means;  // a, b
+
+  Applied() = default;
+  // `statistics`: see SetGradients.
+  inline Applied(const SwitchableBackward& p, const Mixer& mixer, int64_t r, const RowMoments& moments,
+                 Sums statistics) {
+    const Switchable& s = p.mix;
+    const int64_t i = r / s.channels, c = r % s.channels;
+    const double n = static_cast<double>(s.n);
+    const double count[] = {n, n * static_cast<double>(s.channels), n * static_cast<double>(s.samples)};
+    const Mixture m = mixer.mix(moments, s.layer[i], c);
+    const Sums shared[] = {statistics, p.layer[i], p.batch[c]};
+    double constant = 0.0, slope = 0.0;
+    for (int k = 0; k < 3; ++k) {
+      const double along = 2.0 * mixer.var_weight.of[k] * shared[k].second / count[k];
+      slope += along;
+      constant += mixer.mean_weight.of[k] * shared[k].first / count[k] - along * m.mean_offset(k);
+    }
+    row = mixer.statistics(m);
+    means = {-constant / m.rstd, -slope / m.rstd / m.rstd};
+  }
+};
+
+// Phase 2: every gradient but dx. One task: the logits' sums run through all sets, channel by channel. Sums
+// that were kept become (dmean, dvar).
 template <typename T>
 void switchable_gradients_phase(const void* state, int64_t, int64_t) {
   const FloatEnvironment environment;
@@ -359,19 +388,20 @@ void switchable_gradients_phase(const void* state, int64_t, int64_t) {
   const Switchable& s = p.mix;
   merge_switchable(s);
   const Mixer mixer(s);
-  SetSums<T> set(p);
+  SetReader<T> sets(p);
   MergeTree<Sums> logits[3];  // (dmean_weight, dvar_weight)
   for (int64_t i = 0; i < s.samples; ++i) p.layer[i] = {0.0, 0.0};
   for (int64_t c = 0; c < s.channels; ++c) {
     MergeTree<Sums> parameters, shared;
     const double weight = weight_of(p, c);
     for (int64_t i = 0; i < s.samples; ++i) {
-      set.get(i * s.channels + c);
+      const SetSums set = sets.get(i * s.channels + c);
       const Mixture m = mixer.mix(set.moments, s.layer[i], c);
       const SetGradients gradients(m, weight, set.sums);
       const Sums statistics = gradients.statistics;
       parameters.push(gradients.parameters);
       shared.push(statistics);
+      if (p.sums != nullptr) p.sums[i * s.channels + c] = statistics;
       p.layer[i] = merge(p.layer[i], statistics);
       for (int k = 0; k < 3; ++k)
         logits[k].push(
@@ -388,44 +418,35 @@ void switchable_gradients_phase(const void* state, int64_t, int64_t) {
   }
 }
 
-// Phase 3: dx = ((g - a) - xhat b) rstd: the terms that are constant over the space make a, those along x b.
+// Phase 3: dx; one task is a set. A few together, whose divisions and square roots need not wait for sweeps.
 template <typename T>
 void switchable_dx_phase(const void* state, int64_t begin, int64_t end) {
   using C = Compute<T>;
+  constexpr int kTogether = 16;
   const FloatEnvironment environment;
   const SwitchableBackward& p = *static_cast<const SwitchableBackward*>(state);
-  const Switchable& s = p.mix;
-  const Mixer mixer(s);
-  const double n = static_cast<double>(s.n);
-  const double count[3] = {n, n * static_cast<double>(s.channels), n * static_cast<double>(s.samples)};
+  const Mixer mixer(p.mix);
   ParameterReader<C> weight(p.rows.weight, 0.0, C(1));
   BackwardBuffers<T> buffers;
-  SetSums<T> set(p);
-  constexpr int kTogether = 16;  // whose divisions and square roots do not wait for each other's sweeps
-  RowStatistics applied[kTogether];
-  Sums means[kTogether];
+  SetReader<T> sets(p);
+  Applied applied[kTogether];
   for (int64_t first = begin; first < end; first += kTogether) {
     const int64_t last = end - first < kTogether ? end : first + kTogether;
     for (int64_t r = first; r < last; ++r) {
-      const int64_t i = r / s.channels, c = r % s.channels;
-      set.get(r);
-      const Mixture m = mixer.mix(set.moments, s.layer[i], c);
-      const Sums shared[] = {SetGradients(m, weight_of(p, c), set.sums).statistics, p.layer[i], p.batch[c]};
-      double constant = 0.0, slope = 0.0;
-      for (int k = 0; k < 3; ++k) {
-        const double along = 2.0 * mixer.var_weight.of[k] * shared[k].second / count[k];
-        slope += along;
-        constant += mixer.mean_weight.of[k] * shared[k].first / count[k] - along * m.mean_offset(k);
+      SetSums set = sets.get(r);
+      if (p.sums == nullptr) {
+        const int64_t c = r % p.mix.channels;
+        const Mixture m = mixer.mix(set.moments, p.mix.layer[r / p.mix.channels], c);
+        set.sums = SetGradients(m, weight_of(p, c), set.sums).statistics;
       }
-      means[r - first] = {-constant / m.rstd, -slope / m.rstd / m.rstd};
-      applied[r - first] = mixer.statistics(m);
+      applied[r - first] = Applied(p, mixer, r, set.moments, set.sums);
     }
     for (int64_t r = first; r < last; ++r) {
-      const Row<C> row = row_from(applied[r - first], false, C());
+      const Row<C> row = row_from(applied[r - first].row, false, C());
       Row<C> of_means = row;
       of_means.count = 1.0;  // a and b are means already
       write_dx(p.rows, r, p.rows.dy.template row<const T>(r), p.rows.x.template row<const T>(r), row,
-               row_grad<C>(p.rows, of_means, means[r - first], false), weight, buffers);
+               row_grad<C>(p.rows, of_means, applied[r - first].means, false), weight, buffers);
     }
   }
 }
