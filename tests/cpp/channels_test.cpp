@@ -213,12 +213,16 @@ TEST(ChannelsBadInput, Arguments) {
     a.running_var = View(c.running_mean.data());
   });
   expect(Status::kOverlap, [&](auto& a, auto&) { a.weight = ConstView(c.y.data()); });
-  auto args = c.forward<BatchNormArgs>();
+  auto batch = c.forward<BatchNormArgs>();
+  c.run_along(batch);
+  EXPECT_EQ(batch_norm_workspace_bytes(c.shape, batch), 0u);  // a channel is one set: nothing to keep
+  auto args = c.forward<InstanceNormArgs>();
   c.run_along(args);
-  const size_t bytes = batch_norm_workspace_bytes(c.shape, args);
+  const size_t bytes = instance_norm_workspace_bytes(c.shape, args);
   Plan plan;
-  EXPECT_EQ(batch_norm_plan(c.shape, args, {c.scratch.data(), bytes}, &plan), Status::kOk);
-  EXPECT_EQ(batch_norm_plan(c.shape, args, {c.scratch.data(), bytes - 1}, &plan), Status::kWorkspaceTooSmall);
+  EXPECT_EQ(instance_norm_plan(c.shape, args, {c.scratch.data(), bytes}, &plan), Status::kOk);
+  EXPECT_EQ(instance_norm_plan(c.shape, args, {c.scratch.data(), bytes - 1}, &plan),
+            Status::kWorkspaceTooSmall);
 }
 
 // Planned at most: no array with such strides exists. Under UBSan no step of the check may overflow either.

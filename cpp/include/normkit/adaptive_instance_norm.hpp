@@ -52,76 +52,82 @@ NORMKIT_END_ENTRY_POINTS
 
 NORMKIT_BEGIN_NAMESPACE
 
+// Everything of a channel of a sample happens in one task, a tile of them: what style and content exchange
+// stays in rings on the stack, where row r's is the one at r modulo kRing.
 struct AdaptiveForward {
-  RowsForward style;  // its moments are the content's mean and std
-  RowsForward content;
+  RowsForward style, content;
 };
 struct AdaptiveBackward {
   RowsForward style;  // y is dstyle
   RowsBackward content;
 };
 
-// Phase 1: the style's mean, and its standard deviation in the variance's place.
-template <typename T>
-NORMKIT_NOINLINE void style_statistics(RowsForward style, int64_t begin, int64_t end) {
-  style.y = Operand{};
-  forward_tiles<T>(style, begin, end);
-  const int64_t last = end * style.tile_rows < style.rows ? end * style.tile_rows : style.rows;
-  for (int64_t r = begin * style.tile_rows; r < last; ++r) {
-    RowMoments& m = style.moments[r];
-    m.var = square_root(m.var + style.eps * m.scale * m.scale) / m.scale;
-  }
-}
-template <typename T, typename State>
-void style_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  style_statistics<T>(static_cast<const State*>(state)->style, begin, end);
-}
-
-template <typename T>
-void content_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  forward_tiles<T>(static_cast<const AdaptiveForward*>(state)->content, begin, end);
-}
-
-// Phase 2 of backward: the content's gradient, and its sums as scale and shift of the style's.
-template <typename T>
-void content_backward_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  const AdaptiveBackward& p = *static_cast<const AdaptiveBackward*>(state);
-  if (p.content.n > 0) backward_sets<T>(p.content, begin, end);
-  const double n = static_cast<double>(p.style.n);
-  for (int64_t r = begin; r < end; ++r) {
-    Sums& sums = p.content.channel_sums[r];
-    sums = p.content.n > 0 ? Sums{sums.first / n, sums.second / n} : Sums{0.0, 0.0};
-  }
-}
-
-template <typename T>
-void style_backward_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  RowsForward style = static_cast<const AdaptiveBackward*>(state)->style;
-  style.moments = nullptr;
-  forward_tiles<T>(style, begin, end);
-}
-
-constexpr int64_t kMomentsStep = sizeof(RowMoments) / sizeof(double);
-
-// One double for each row of n elements, `step` doubles apart.
-inline Operand row_values(double* values, int64_t rows, int64_t step, int64_t n) {
+// One number for each row of n elements, from a ring of structs of doubles.
+template <typename Kept>
+inline Operand ring_values(Kept*, double* first, int64_t rows, int64_t n) {
   Operand operand;
-  operand.data = reinterpret_cast<char*>(values);
+  operand.data = reinterpret_cast<char*>(first);
   operand.dtype = DType::kF64;
-  operand.outer.append(rows, step);
+  operand.outer.append(divide_up(rows, kRing), 0);
+  operand.outer.append(kRing, static_cast<int64_t>(sizeof(Kept) / sizeof(double)));
   operand.inner.append(n, 0);
   return operand;
 }
 
-inline size_t adaptive_bytes(const AdaptiveInstanceNormShape& shape, size_t row_bytes) {
-  RowsProblem p;
-  ArgumentChecker check;
-  const SetAxes axes(instance_sets(shape.style), &p, check);
-  return check.status() != Status::kOk ? 0 : static_cast<size_t>(p.rows) * row_bytes + 64;
+// The style's means, and its standard deviations in the variances' place.
+template <typename T>
+NORMKIT_NOINLINE void style_statistics(const RowsForward& style, int64_t tile, MomentsRing& ring) {
+  const int64_t first = tile * style.tile_rows;
+  forward_tiles<T>(style, tile, tile + 1);
+  for (int64_t r = first; r < first + style.tile_rows; ++r) {
+    RowMoments& m = ring.of[r & (kRing - 1)];
+    m.var = square_root(m.var + style.eps * m.scale * m.scale) / m.scale;
+  }
+}
+
+template <typename T>
+void adaptive_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  const AdaptiveForward& p = *static_cast<const AdaptiveForward*>(state);
+  RowsForward style = p.style, content = p.content;
+  MomentsRing ring = {};
+  ring.keep_for(style);
+  content.weight = ring_values(ring.of, &ring.of->var, content.rows, content.n);
+  content.bias = ring_values(ring.of, &ring.of->mean, content.rows, content.n);
+  for (int64_t tile = begin; tile < end; ++tile) {
+    style_statistics<T>(style, tile, ring);
+    forward_tiles<T>(content, tile, tile + 1);
+  }
+}
+
+template <typename T>
+void adaptive_backward_phase(const void* state, int64_t begin, int64_t end) {
+  using C = Compute<T>;
+  const FloatEnvironment environment;
+  const AdaptiveBackward& p = *static_cast<const AdaptiveBackward*>(state);
+  RowsForward statistics = p.style, style = p.style;
+  RowsBackward content = p.content;
+  MomentsRing ring = {};
+  Sums sums[kRing];  // of the content, as shift and scale of the style's gradient
+  ring.keep_for(statistics);
+  statistics.y = Operand{};
+  content.weight = ring_values(ring.of, &ring.of->var, content.rows, content.n);
+  style.weight = ring_values(sums, &sums->second, style.rows, style.n);
+  style.bias = ring_values(sums, &sums->first, style.rows, style.n);
+  const double n = static_cast<double>(style.n);
+  BackwardBuffers<T> buffers;
+  const Operand none{};
+  ParameterReader<C> one(none, 0.0, C(1));
+  for (int64_t tile = begin; tile < end; ++tile) {
+    style_statistics<T>(statistics, tile, ring);
+    ParameterReader<C> weight(content.weight, 0.0, C(1));  // a new one: the ring has changed
+    const int64_t first = tile * style.tile_rows, left = style.rows - first;
+    for (int64_t r = first; r < first + (left < style.tile_rows ? left : style.tile_rows); ++r) {
+      const Sums total = content.n > 0 ? backward_set(content, r, weight, one, buffers) : Sums{0.0, 0.0};
+      sums[r & (kRing - 1)] = {total.first / n, total.second / n};
+    }
+    if (style.y) forward_tiles<T>(style, tile, tile + 1);
+  }
 }
 
 inline void check_adaptive(const AdaptiveInstanceNormShape& shape, double eps, const RowsProblem& content,
@@ -138,13 +144,13 @@ NORMKIT_END_NAMESPACE
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t adaptive_instance_norm_workspace_bytes(const AdaptiveInstanceNormShape& shape,
+inline size_t adaptive_instance_norm_workspace_bytes(const AdaptiveInstanceNormShape&,
                                                      const AdaptiveInstanceNormArgs&) noexcept {
-  return detail::adaptive_bytes(shape, sizeof(detail::RowMoments));
+  return 0;
 }
 
 inline Status adaptive_instance_norm_plan(const AdaptiveInstanceNormShape& shape,
-                                          const AdaptiveInstanceNormArgs& args, Workspace workspace,
+                                          const AdaptiveInstanceNormArgs& args, Workspace,
                                           Plan* plan) noexcept {
   using namespace detail;
   AdaptiveForward s;
@@ -165,37 +171,28 @@ inline Status adaptive_instance_norm_plan(const AdaptiveInstanceNormShape& shape
   check.overlaps(s.content.y, s.content.x, s.content.x);
   if (check.status() != Status::kOk) return check.status();
   plan->phase_count = 0;
-  const int64_t rows = s.content.rows;
-  if (rows == 0 || s.content.n == 0) return Status::kOk;
-  s.style.moments = reinterpret_cast<RowMoments*>(
-      aligned_scratch(workspace, static_cast<size_t>(rows) * sizeof(RowMoments)));
-  if (s.style.moments == nullptr) return Status::kWorkspaceTooSmall;
+  if (s.content.rows == 0 || s.content.n == 0) return Status::kOk;
   s.style.eps = s.content.eps = args.eps;
-  s.content.weight = row_values(&s.style.moments->var, rows, kMomentsStep, s.content.n);
-  s.content.bias = row_values(&s.style.moments->mean, rows, kMomentsStep, s.content.n);
   choose_tiles(s.style);
   choose_tiles(s.content);
-  const DType dtype = s.content.x.dtype;
-  const int64_t element = s.content.x.bytes();
-  static constexpr PhaseFunctions kStyle = {
-      {&style_phase<float, AdaptiveForward>, &style_phase<double, AdaptiveForward>,
-       &style_phase<Float16, AdaptiveForward>, &style_phase<BFloat16, AdaptiveForward>}};
-  plan->phases[0] = {tiles(s.style), s.style.tile_rows * s.style.n * element, kStyle[dtype]};
-  plan->phases[1] = {tiles(s.content), 2 * s.content.tile_rows * s.content.n * element,
-                     NORMKIT_PHASE_FUNCTIONS(content_phase)[dtype]};
-  plan->phase_count = 2;
+  if (s.style.tile_rows > s.content.tile_rows) s.style.tile_rows = s.content.tile_rows;
+  s.content.tile_rows = s.style.tile_rows;
+  plan->phases[0] = {tiles(s.content),
+                     s.style.tile_rows * (s.style.n + 2 * s.content.n) * s.content.x.bytes(),
+                     NORMKIT_PHASE_FUNCTIONS(adaptive_phase)[s.content.x.dtype]};
+  plan->phase_count = 1;
   set_state(plan, s);
   return Status::kOk;
 }
 
 inline size_t adaptive_instance_norm_backward_workspace_bytes(
-    const AdaptiveInstanceNormShape& shape, const AdaptiveInstanceNormBackwardArgs&) noexcept {
-  return detail::adaptive_bytes(shape, sizeof(detail::RowMoments) + sizeof(detail::Sums));
+    const AdaptiveInstanceNormShape&, const AdaptiveInstanceNormBackwardArgs&) noexcept {
+  return 0;
 }
 
 inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormShape& shape,
-                                                   const AdaptiveInstanceNormBackwardArgs& args,
-                                                   Workspace workspace, Plan* plan) noexcept {
+                                                   const AdaptiveInstanceNormBackwardArgs& args, Workspace,
+                                                   Plan* plan) noexcept {
   using namespace detail;
   AdaptiveBackward s;
   ArgumentChecker check;
@@ -217,29 +214,15 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
   check.overlaps(s.content.dx, s.content.x, s.content.dy);
   if (check.status() != Status::kOk) return check.status();
   plan->phase_count = 0;
-  const int64_t rows = s.content.rows;
-  if (rows == 0 || s.style.n == 0) return Status::kOk;
-  char* scratch = aligned_scratch(workspace, static_cast<size_t>(rows) * (sizeof(RowMoments) + sizeof(Sums)));
-  if (scratch == nullptr) return Status::kWorkspaceTooSmall;
-  s.style.moments = reinterpret_cast<RowMoments*>(scratch);
-  s.content.channel_sums = reinterpret_cast<Sums*>(scratch + static_cast<size_t>(rows) * sizeof(RowMoments));
+  if (s.content.rows == 0 || s.style.n == 0) return Status::kOk;
   s.style.eps = s.content.eps = args.eps;
-  s.content.weight = row_values(&s.style.moments->var, rows, kMomentsStep, s.content.n);
-  s.style.weight = row_values(&s.content.channel_sums->second, rows, 2, s.style.n);
-  s.style.bias = row_values(&s.content.channel_sums->first, rows, 2, s.style.n);
   s.content.segments = 1;
   s.content.segment_run = s.content.run;
   choose_tiles(s.style);
-  const DType dtype = s.style.x.dtype;
-  const int64_t element = s.style.x.bytes();
-  static constexpr PhaseFunctions kStyle = {
-      {&style_phase<float, AdaptiveBackward>, &style_phase<double, AdaptiveBackward>,
-       &style_phase<Float16, AdaptiveBackward>, &style_phase<BFloat16, AdaptiveBackward>}};
-  plan->phases[0] = {tiles(s.style), s.style.tile_rows * s.style.n * element, kStyle[dtype]};
-  plan->phases[1] = {rows, 3 * s.content.n * element, NORMKIT_PHASE_FUNCTIONS(content_backward_phase)[dtype]};
-  plan->phases[2] = {tiles(s.style), 2 * s.style.tile_rows * s.style.n * element,
-                     NORMKIT_PHASE_FUNCTIONS(style_backward_phase)[dtype]};
-  plan->phase_count = s.style.y ? 3 : 2;
+  plan->phases[0] = {tiles(s.style),
+                     s.style.tile_rows * (2 * s.style.n + 3 * s.content.n) * s.style.x.bytes(),
+                     NORMKIT_PHASE_FUNCTIONS(adaptive_backward_phase)[s.style.x.dtype]};
+  plan->phase_count = 1;
   set_state(plan, s);
   return Status::kOk;
 }

@@ -63,14 +63,14 @@ NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 
 #if !defined(NORMKIT_COMPILED)
-#  include "normkit/detail/switchable.hpp"
+#  include "normkit/detail/switchable_plan.hpp"
 
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
 inline size_t switchable_norm_workspace_bytes(const ChannelsShape& shape,
-                                              const SwitchableNormArgs&) noexcept {
-  return detail::switchable_bytes(shape, false);
+                                              const SwitchableNormArgs& args) noexcept {
+  return detail::switchable_bytes(shape, args.x.dtype, false);
 }
 
 inline Status switchable_norm_plan(const ChannelsShape& shape, const SwitchableNormArgs& args,
@@ -79,8 +79,8 @@ inline Status switchable_norm_plan(const ChannelsShape& shape, const SwitchableN
 }
 
 inline size_t switchable_norm_backward_workspace_bytes(const ChannelsShape& shape,
-                                                       const SwitchableNormBackwardArgs&) noexcept {
-  return detail::switchable_bytes(shape, true);
+                                                       const SwitchableNormBackwardArgs& args) noexcept {
+  return detail::switchable_bytes(shape, args.x.dtype, true);
 }
 
 inline Status switchable_norm_backward_plan(const ChannelsShape& shape,

@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     gradients_of_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ SetBlocks sets,
-                      const GradPartial* partials, RowGrad<Compute<T>>* grads) {
+                      const GradPartial* partials, RowGrad<Compute<T>>* grads, Sums* channel_sums) {
   using C = Compute<T>;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
@@ -228,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                                        : merge_all<GradPartial>(sets.count, [&](int64_t b) {
                                            return partials[column * sets.count + b];
                                          });
-      if (p.channel_sums != nullptr && lane() == 0) p.channel_sums[column] = own.sums;
+      if (channel_sums != nullptr && lane() == 0) channel_sums[column] = own.sums;
       const ParameterElements<T, false> weight(p, p.weight, set, c * sets.n, 1, 0.0, 1.0);
       total.sums =
           has_row_parameters(p) ? own.sums : weighted(total.sums, static_cast<double>(weight(0)), own.sums);
@@ -290,17 +290,16 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // ---- parameters ----
 
-// Of channels: a warp takes one.
-__global__ void __launch_bounds__(kThreads, 1) sum_samples(const __grid_constant__ RowsBackward p) {
+// Of channels: a warp takes one, with its sums in all samples.
+__global__ void __launch_bounds__(kThreads, 1)
+    sum_samples(const __grid_constant__ RowsBackward p, const Sums* channel_sums, int64_t samples) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t channel = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); channel < p.channels;
        channel += stride) {
     Sums sums{0.0, 0.0};
-    if (p.samples > 0)
-      sums = merge_all<Sums>(p.samples, [&](int64_t s) { return p.channel_sums[s * p.channels + channel]; });
-    if (lane() != 0) continue;
-    write_gradients(p.dweight, channel, &sums.second, 1, p.accumulate);
-    write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
+    if (samples > 0)
+      sums = merge_all<Sums>(samples, [&](int64_t s) { return channel_sums[s * p.channels + channel]; });
+    if (lane() == 0) write_channel(p, channel, sums);
   }
 }
 

@@ -320,10 +320,9 @@ __global__ void __launch_bounds__(kThreads, 1) empty_sets(const __grid_constant_
 __global__ void __launch_bounds__(kThreads, 1) update_channels(const __grid_constant__ RunningUpdate u) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t c = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); c < u.channels; c += stride) {
-    const Sums total = merge_all<Sums>(u.samples, [&](int64_t s) {
-      return running_terms(u.forward.moments[s * u.channels + c], u.forward.n);
-    });
-    if (lane() == 0) update_running(u, c, total);
+    const Sums total = merge_all<Sums>(
+        u.samples, [&](int64_t s) { return u.unbiased(u.forward.moments[s * u.channels + c]); });
+    if (lane() == 0) u.update(c, total);
   }
 }
 

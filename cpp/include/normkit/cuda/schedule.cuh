@@ -167,6 +167,7 @@ template <typename T>
 inline void forward(Launcher& launcher, RunningUpdate u) {
   const bool updates = !u.forward.given && (u.running_mean || u.running_var);
   u.forward.moments = updates ? launcher.scratch<RowMoments>(u.forward.rows) : nullptr;
+  u.forward.moments_mask = -1;
   forward<T>(launcher, u.forward);
   if (updates && u.forward.n >= 2)  // else there is no unbiased variance
     launcher.run(&update_channels, u.channels, kWarps, kThreads, u);
@@ -234,15 +235,13 @@ inline void prepare_statistics(Launcher& launcher, RowsBackward& p) {
   p.ready = ready;
 }
 
-// After prepare_statistics.
+// After prepare_statistics. channel_sums: of each channel of each sample, where they are wanted, or null.
 template <typename T>
-inline void backward_in_phases(Launcher& launcher, RowsBackward& p, bool wants_parameters) {
+inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* channel_sums) {
   using C = Compute<T>;
   const SetBlocks sets = backward_blocks(p);
   const ColumnsShape shape(p);
   const bool columns = !has_row_parameters(p) && suits_backward_columns(p, shape);
-  p.channel_sums =
-      wants_parameters && !has_row_parameters(p) ? launcher.scratch<Sums>(sets.columns) : nullptr;
   GradPartial* partials = launcher.scratch<GradPartial>(sets.columns * sets.count);
   RowGrad<C>* grads = launcher.scratch<RowGrad<C>>(p.rows);
   if (!p.sum_dy) {
@@ -257,7 +256,7 @@ inline void backward_in_phases(Launcher& launcher, RowsBackward& p, bool wants_p
           sets.columns * sets.count, kWarps, kThreads, p, sets, partials);
   }
   launcher.run(&gradients_of_sets<T>, p.rows, kWarps, kThreads, p, sets,
-               static_cast<const GradPartial*>(partials), grads);
+               static_cast<const GradPartial*>(partials), grads, channel_sums);
   if (!p.dx) return;
   if constexpr (sizeof(C) == sizeof(float)) {
     if (columns) {
@@ -272,22 +271,28 @@ inline void backward_in_phases(Launcher& launcher, RowsBackward& p, bool wants_p
       p.rows * cuts.count(), kWarps, kThreads, p, cuts, static_cast<const RowGrad<C>*>(grads));
 }
 
+// Of parameters that are numbers for each channel.
+inline void backward_parameters_of_channels(Launcher& launcher, const RowsBackward& p, const Sums* sums,
+                                            int64_t samples) {
+  if (p.dweight || p.dbias) launcher.run(&sum_samples, p.channels, kWarps, kThreads, p, sums, samples);
+}
+
 template <typename T>
 inline void backward(Launcher& launcher, RowsBackward p) {
   const bool wants_parameters = p.dweight || p.dbias;
-  p.ready = nullptr;
-  p.channel_sums = nullptr;
+  p.ready = nullptr;  // and with it what the CPU's phases would use
+  p.ready_mask = -1;
   if (p.rows == 0 || p.n == 0) {  // gradients of parameters without rows
     p.rows = 0;
     if (has_row_parameters(p)) return backward_parameters_of_rows<T>(launcher, p);
-    p.samples = 0;
-    return wants_parameters ? launcher.run(&sum_samples, p.channels, kWarps, kThreads, p) : void();
+    return backward_parameters_of_channels(launcher, p, nullptr, 0);
   }
   if (!has_row_parameters(p)) {
+    const int64_t all = p.rows * p.segments;
+    Sums* sums = wants_parameters ? launcher.scratch<Sums>(all) : nullptr;
     prepare_statistics<T>(launcher, p);
-    backward_in_phases<T>(launcher, p, wants_parameters);
-    if (wants_parameters) launcher.run(&sum_samples, p.channels, kWarps, kThreads, p);
-    return;
+    backward_in_phases<T>(launcher, p, sums);
+    return backward_parameters_of_channels(launcher, p, sums, all / p.channels);
   }
   // dx comes last: it may lie where dy or x does, and the parameters' sums read both again.
   const SetBlocks sets = backward_blocks(p);
@@ -295,7 +300,7 @@ inline void backward(Launcher& launcher, RowsBackward p) {
   if (wants_parameters || !team) prepare_statistics<T>(launcher, p);
   backward_parameters_of_rows<T>(launcher, p);
   if (!p.dx) return;
-  if (!team) return backward_in_phases<T>(launcher, p, false);
+  if (!team) return backward_in_phases<T>(launcher, p, nullptr);
   with_variant(is_straight(p, sets.blocks.unit()), sets.blocks.length, [&](auto variant) {
     launcher.run(&backward_sets_in_registers<T, variant.kStraight, variant.kSteps>, p.rows, team_blocks(sets),
                  team_threads(sets), p, static_cast<int>(sets.count));

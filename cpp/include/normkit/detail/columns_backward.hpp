@@ -144,7 +144,7 @@ NORMKIT_NOINLINE void bundle_grads(const RowsBackward& p, const ColumnsShape& sh
       const int64_t column = panel.begin + c, set = (column - begin) / shape.fold;
       const Sums sums = p.sum_dy ? larger_sums(p, shape.set(o, column))
                                  : Sums{buffers.total.first[c], buffers.total.second[c]};
-      if (p.channel_sums != nullptr) p.channel_sums[o * shape.columns + column] = sums;
+      keep_sums(p, o * shape.columns + column, sums);
       total = weighted(total, static_cast<double>(scales.weight[c]), sums);
       overflows = overflows || wide[c];
       if ((column + 1 - begin) % shape.fold != 0) continue;
@@ -225,7 +225,7 @@ NORMKIT_NOINLINE void apply_panel_grads(const RowsBackward& p, const ColumnsShap
     sweep_columns(ApplyColumnGrads<T, false>{dy, x, s}, count, panel.width, s, dx, dx_stride, p.stream);
 }
 
-// ---- one phase: a task is a bundle ----
+// ---- one phase: a task is a bundle, or those of a group of samples ----
 
 template <typename T>
 NORMKIT_NOINLINE void backward_bundles(const RowsBackward& p, int64_t begin, int64_t end) {
@@ -235,7 +235,8 @@ NORMKIT_NOINLINE void backward_bundles(const RowsBackward& p, int64_t begin, int
   ColumnStatistics statistics;
   ColumnGrads grads;
   PanelScales scales;
-  for (int64_t t = begin; t < end; ++t) {
+  const int64_t all = shape.outer * bundles, last = end * p.task_sets < all ? end * p.task_sets : all;
+  for (int64_t t = begin * p.task_sets; t < last; ++t) {
     const int64_t o = t / bundles, bundle = t % bundles, first = shape.bundles().begin(bundle);
     if (p.rstd)
       given_column_statistics(p, shape, o, bundle, statistics);
@@ -322,7 +323,7 @@ NORMKIT_NOINLINE void merge_column_grads(const RowsBackward& p, int64_t begin, i
     }
   }
   const Pieces bundles = shape.bundles();
-  if (p.channel_sums != nullptr)  // columns are channels
+  if (p.channel_sums)  // columns are channels
     add_samples_phase(&p, bundles.begin(begin), bundles.begin(end - 1) + bundles.width(end - 1));
 }
 

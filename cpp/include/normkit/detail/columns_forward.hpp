@@ -196,9 +196,10 @@ void column_moments_phase(const void* state, int64_t begin, int64_t end) {
     column_moments<T>(*static_cast<const RowsForward*>(state), begin, end);
 }
 
-// Phase 2: the statistics of a bundle, for every outer index.
-template <typename T>
-NORMKIT_NOINLINE void merge_column_moments(const RowsForward& p, int64_t begin, int64_t end) {
+// Phase 2: the statistics of a bundle, for every outer index; `saved` is called after each.
+template <typename T, typename Saved>
+NORMKIT_NOINLINE void merge_column_moments(const RowsForward& p, int64_t begin, int64_t end,
+                                           const Saved& saved) {
   const ColumnsShape shape(p);
   const int64_t blocks = shape.blocks(p).count(), each = shape.panels_of_bundle();
   const ColumnScratch scratch(p.scratch, shape, blocks);
@@ -209,6 +210,7 @@ NORMKIT_NOINLINE void merge_column_moments(const RowsForward& p, int64_t begin, 
       bundle_statistics(p, shape, o, bundle, scratch.partials + o * blocks * 2 * shape.columns, buffers,
                         statistics);
       save_column_statistics(p, shape, o, bundle, statistics);
+      saved(shape, o, bundle);
       for (int64_t index = bundle * each; index < (bundle + 1) * each; ++index)
         set_forward_scales(p, shape, shape.panel(o, index), statistics,
                            scratch.scales[o * shape.panels() + index]);

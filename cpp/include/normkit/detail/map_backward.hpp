@@ -4,7 +4,8 @@
 // them make a panel, a chain of additions in double; panels are merged by merge.hpp's tree. Two kernels take
 // the same sums: columns (channels side by side: a vector of 16 channels, panel rows one after the other) and
 // runs (16 elements of one channel at a time). Phase 1: groups of panels, aligned powers of two as in
-// rows.hpp. Phase 2 adds the groups, phase 3 the channels, where they share alpha.
+// rows.hpp. Phase 2 adds the groups, phase 3 the channels, where they share alpha. Of more channels than fit
+// the scratch even as one group, a task's sums stay on the stack and it writes the gradients itself.
 #ifndef NORMKIT_DETAIL_MAP_BACKWARD_HPP_
 #define NORMKIT_DETAIL_MAP_BACKWARD_HPP_
 
@@ -17,6 +18,11 @@ constexpr int kMapSums = 3;         // of dalpha, dweight, dbias, in this order
 constexpr int64_t kMapStrip = 512;  // channels that a task of the column kernel takes
 constexpr int kRunPanels = kBlock / kPanelRows;
 
+// Of a task that writes the gradients itself: its channels, and its lines, levels of a tree and a chain.
+// Trees that are not higher suffice: with more panels a group would fit.
+constexpr int64_t kDirectStrip = 128;
+constexpr int kDirectLines = 9;
+
 struct MapBackward {
   Operand dy, x, alpha, weight, dx, dalpha, dweight, dbias;
   bool columns = true;  // outer axes: the elements of a channel, inner: channels; else the other way round
@@ -24,14 +30,22 @@ struct MapBackward {
   int64_t channels = 0, count = 0;  // elements of a channel
   int64_t strip = 0, strips = 0;    // channels of a strip, padded to whole vectors
   int64_t group_panels = 1, groups = 0, group_bytes = 0;
-  char* scratch = nullptr;  // 64-byte aligned: groups x strips of group_bytes, then a double for each channel
+  bool direct = false;  // one group: a task is a strip and writes its gradients
+  // 64-byte aligned: groups x strips of group_bytes, unless direct, then a double for each `together`
+  // channels. Null: no sums are asked for.
+  char* scratch = nullptr;
+  int32_t together_rank = 0;
 
   // What a group and strip sums up: one line for each of kMapSums. More lines are the tree's and the chain's.
   NORMKIT_INLINE double* lines(int64_t group, int64_t which_strip) const {
     return reinterpret_cast<double*>(scratch + (group * strips + which_strip) * group_bytes);
   }
+  NORMKIT_INLINE const Operand& gradient(int which) const {
+    return which == 0 ? dalpha : which == 1 ? dweight : dbias;
+  }
+  NORMKIT_INLINE int64_t together() const { return int64_t(1) << together_rank; }
   NORMKIT_INLINE double* channel_totals() const {
-    return reinterpret_cast<double*>(scratch + groups * strips * group_bytes);
+    return reinterpret_cast<double*>(scratch + (direct ? 0 : groups * strips * group_bytes));
   }
 };
 
@@ -102,16 +116,35 @@ NORMKIT_INLINE void map_backward_row(const MapBackward& p, int64_t r, int64_t at
   if (dx != nullptr && straight == nullptr) scatter(dx, p.dx.inner, at, length, row);
 }
 
+// Sums `which` of neighbouring channels: gradients, or their part of the sum over all, a subtree.
+inline void write_map_sums(const MapBackward& p, int which, int64_t first, const double* sums, int count) {
+  if (which != 0 || p.alpha_per_channel)
+    return write_gradients(p.gradient(which), first, sums, count, p.accumulate);
+  if (!p.dalpha) return;
+  MergeTree<Sums> tree;
+  for (int c = 0; c < count; ++c) tree.push({sums[c], 0.0});
+  p.channel_totals()[first / p.together()] = tree.finish().first;
+}
+
+// The gradients of a strip, from its lines.
+inline void write_strip(const MapBackward& p, int64_t strip, const double* lines) {
+  const int64_t first = strip * p.strip, left = p.channels - first;
+  for (int which = 0; which < kMapSums; ++which)
+    write_map_sums(p, which, first, lines + which * p.strip,
+                   static_cast<int>(left < p.strip ? left : p.strip));
+}
+
 // One task is a group of panels of a strip of channels.
 template <typename T>
 NORMKIT_NOINLINE void map_backward_columns(const MapBackward& p, int64_t begin, int64_t end) {
   ParameterReader<double> alpha(p.alpha, 0.0, 1.0), weight(p.weight, 0.0, 1.0);
   MapBuffers<T> buffers;
+  alignas(64) double own[kDirectLines * kMapSums * kDirectStrip];
   for (int64_t task = begin; task < end; ++task) {
     const int64_t group = task / p.strips, strip = task % p.strips, first = strip * p.strip;
     const int length = static_cast<int>(p.channels - first < p.strip ? p.channels - first : p.strip);
     const int64_t width = kMapSums * p.strip;
-    double* levels = p.scratch != nullptr ? p.lines(group, strip) : nullptr;
+    double* levels = p.scratch == nullptr ? nullptr : p.direct ? own : p.lines(group, strip);
     double* chain = p.scratch != nullptr ? levels + (p.group_bytes / 8 - width) : nullptr;
     LineTree tree(levels, width);
     const int64_t group_rows = p.group_panels * kPanelRows, left = p.count - group * group_rows;
@@ -131,6 +164,7 @@ NORMKIT_NOINLINE void map_backward_columns(const MapBackward& p, int64_t begin, 
       if (chain != nullptr) tree.push(chain);
     }
     if (levels != nullptr) tree.finish();
+    if (p.direct) write_strip(p, strip, levels);
   }
 }
 
@@ -163,32 +197,55 @@ NORMKIT_INLINE MapSums merge(const MapSums& a, const MapSums& b) {
   return {{a.sum[0] + b.sum[0], a.sum[1] + b.sum[1], a.sum[2] + b.sum[2]}};
 }
 
-// One task is a group of panels of one channel.
+// A group of panels of one channel: dx, and the sums, which are written one line apart.
 template <typename T>
-NORMKIT_NOINLINE void map_backward_runs(const MapBackward& p, int64_t begin, int64_t end) {
-  ParameterReader<double> alpha(p.alpha, 0.0, 1.0), weight(p.weight, 0.0, 1.0);
-  MapBuffers<T> buffers;
-  alignas(64) double terms[kMapSums][kBlock];
-  double sums[kMapSums][kRunPanels];
-  double (*into)[kBlock] = terms;
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t channel = task / p.groups, group = task % p.groups;
-    const int64_t group_rows = p.group_panels * kPanelRows, left = p.count - group * group_rows;
+class RunSums {
+ public:
+  NORMKIT_INLINE explicit RunSums(const MapBackward& p)
+      : p_(p), alpha_(p.alpha, 0.0, 1.0), weight_(p.weight, 0.0, 1.0) {}
+
+  NORMKIT_NOINLINE void run(int64_t channel, int64_t group, double* lines) {
+    const int64_t group_rows = p_.group_panels * kPanelRows, left = p_.count - group * group_rows;
     const int64_t last = group * group_rows + (left < group_rows ? left : group_rows);
+    double (*into)[kBlock] = terms_;
     MergeTree<MapSums> tree;
     for (int64_t at = group * group_rows; at < last; at += kBlock) {
       const int length = static_cast<int>(last - at < kBlock ? last - at : kBlock);
-      map_backward_row(p, channel, at, length, alpha, weight, buffers, [=](int i, const MapGradients& g) {
+      map_backward_row(p_, channel, at, length, alpha_, weight_, buffers_, [=](int i, const MapGradients& g) {
         for (int k = 0; k < kMapSums; ++k) g.sums[k].store(into[k] + i);
       });
-      if (p.scratch == nullptr) continue;
-      for (int k = 0; k < kMapSums; ++k) chain_block(terms[k], length, sums[k]);
-      for (int q = 0; q * kPanelRows < length; ++q) tree.push({{sums[0][q], sums[1][q], sums[2][q]}});
+      if (lines == nullptr) continue;
+      for (int k = 0; k < kMapSums; ++k) chain_block(terms_[k], length, sums_[k]);
+      for (int q = 0; q * kPanelRows < length; ++q) tree.push({{sums_[0][q], sums_[1][q], sums_[2][q]}});
     }
-    if (p.scratch == nullptr) continue;
+    if (lines == nullptr) return;
     const MapSums total = tree.finish();
-    double* lines = p.lines(group, channel / p.strip) + channel % p.strip;
-    for (int k = 0; k < kMapSums; ++k) lines[k * p.strip] = total.sum[k];
+    for (int k = 0; k < kMapSums; ++k) lines[k * p_.strip] = total.sum[k];
+  }
+
+ private:
+  const MapBackward& p_;
+  ParameterReader<double> alpha_, weight_;
+  MapBuffers<T> buffers_;
+  alignas(64) double terms_[kMapSums][kBlock];
+  double sums_[kMapSums][kRunPanels];
+};
+
+// One task is a group of panels of one channel, or a strip of channels.
+template <typename T>
+NORMKIT_NOINLINE void map_backward_runs(const MapBackward& p, int64_t begin, int64_t end) {
+  RunSums<T> runs(p);
+  double own[kMapSums * kDirectStrip];
+  for (int64_t task = begin; task < end; ++task) {
+    if (!p.direct) {
+      const int64_t channel = task / p.groups, group = task % p.groups;
+      double* lines = p.scratch != nullptr ? p.lines(group, channel / p.strip) + channel % p.strip : nullptr;
+      runs.run(channel, group, lines);
+      continue;
+    }
+    const int64_t first = task * p.strip, left = p.channels - first;
+    for (int64_t c = 0; c < (left < p.strip ? left : p.strip); ++c) runs.run(first + c, 0, own + c);
+    write_strip(p, task, own);
   }
 }
 
@@ -207,30 +264,28 @@ inline void map_add_groups_phase(const void* state, int64_t begin, int64_t end) 
   const FloatEnvironment environment;
   const MapBackward& p = *static_cast<const MapBackward*>(state);
   alignas(64) double levels[kMaxRanks * kColumnTask];
-  const Operand* outputs[kMapSums] = {&p.dalpha, &p.dweight, &p.dbias};
   for (int64_t task = begin; task < end; ++task) {
     const int64_t first = task * kColumnTask;
     const int64_t left = p.channels - first, count = left < kColumnTask ? left : kColumnTask;
     for (int which = 0; which < kMapSums; ++which) {
-      if (!*outputs[which]) continue;
+      if (!p.gradient(which)) continue;
       LineTree tree(levels, (count + kVecLanes - 1) / kVecLanes * kVecLanes);
       for (int64_t g = 0; g < p.groups; ++g)
         tree.push(p.lines(g, first / p.strip) + which * p.strip + first % p.strip);
       tree.finish();
-      if (which == 0 && !p.alpha_per_channel)
-        memcpy(p.channel_totals() + first, levels, static_cast<size_t>(count) * sizeof(double));
-      else
-        write_gradients(*outputs[which], first, levels, static_cast<int>(count), p.accumulate);
+      write_map_sums(p, which, first, levels, static_cast<int>(count));
     }
   }
 }
 
-// Phase 3: dalpha where all channels share alpha; one task.
+// Phase 3: dalpha where all channels share alpha; one task. The last subtree may be smaller: pushed as one,
+// it meets the others in the order in which finish() would have merged its parts.
 inline void map_add_channels_phase(const void* state, int64_t, int64_t) {
   const FloatEnvironment environment;
   const MapBackward& p = *static_cast<const MapBackward*>(state);
   MergeTree<Sums> tree;
-  for (int64_t c = 0; c < p.channels; ++c) tree.push({p.channel_totals()[c], 0.0});
+  for (int64_t c = 0; c < p.channels; c += p.together())
+    tree.push({p.channel_totals()[c / p.together()], 0.0}, p.together_rank);
   const double total = p.channels > 0 ? tree.finish().first : 0.0;
   write_gradients(p.dalpha, 0, &total, 1, p.accumulate);
 }

@@ -140,28 +140,40 @@ inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& arg
 // ---- backward ----
 
 // Columns where channels lie side by side or have few elements, runs elsewhere; groups as small as the
-// scratch allows.
-inline void choose_map_groups(MapBackward& p, const MapAxes& axes, const int64_t* x_strides, DType elements) {
+// scratch allows. Returns the scratch; `shared`: there is a sum over all channels.
+inline int64_t choose_map_groups(MapBackward& p, const MapAxes& axes, const int64_t* x_strides,
+                                 DType elements, bool shared, Workspace lent) {
   p.channels = axes.channels();
   p.count = axes.count();
   p.columns = p.count < kVecLanes || (p.channels >= kVecLanes && axes.channels_are_neighbours(x_strides));
-  const int64_t padded = divide_up(p.channels, kVecLanes) * kVecLanes;
-  p.strip = padded < kMapStrip ? padded : kMapStrip;
-  p.strips = p.strip > 0 ? divide_up(p.channels, p.strip) : 0;
+  p.together_rank = 6;
+  static_assert(kColumnTask == 1 << 6 && kDirectStrip == 1 << 7, "whole subtrees of channels");
+  const auto totals = [&] {
+    return shared ? divide_up(p.channels, p.together()) * static_cast<int64_t>(sizeof(double)) : 0;
+  };
+  const auto cut = [&](int64_t most) {
+    const int64_t padded = divide_up(p.channels, kVecLanes) * kVecLanes;
+    p.strip = padded < most ? padded : most;
+    p.strips = p.strip > 0 ? divide_up(p.channels, p.strip) : 0;
+  };
+  cut(kMapStrip);
   const int64_t panels = divide_up(p.count, kPanelRows);
-  const int64_t limit = 2 * axes.elements() / 64 * size_of(elements) + kScratchBytes;
-  int64_t levels = 1;
-  for (p.group_panels = 1;; p.group_panels *= 2, ++levels) {
+  const int64_t limit = scratch_limit(2 * axes.elements() * size_of(elements), lent) - totals();
+  int64_t lines = 1;
+  for (int64_t levels = 1;; p.group_panels *= 2, ++levels) {
     p.groups = divide_up(panels, p.group_panels);
-    const int64_t lines = p.columns ? levels + 1 : 1;
+    lines = p.columns ? levels + 1 : 1;
     p.group_bytes = lines * kMapSums * p.strip * static_cast<int64_t>(sizeof(double));
     if (!p.columns && p.group_panels < kRunPanels) continue;
-    if (p.groups <= 1 || p.strips == 0 || p.groups * p.strips <= limit / p.group_bytes) return;
+    if (p.groups <= 1 || p.strips == 0 || p.groups * p.strips <= limit / p.group_bytes) break;
   }
-}
-
-inline int64_t map_scratch_bytes(const MapBackward& p) {
-  return p.groups * p.strips * p.group_bytes + p.channels * static_cast<int64_t>(sizeof(double));
+  if (p.groups * p.strips * p.group_bytes <= limit || lines > kDirectLines)
+    return p.groups * p.strips * p.group_bytes + totals();
+  p.direct = true;
+  p.together_rank = 7;
+  cut(kDirectStrip);
+  p.group_bytes = lines * kMapSums * p.strip * static_cast<int64_t>(sizeof(double));
+  return totals();
 }
 
 inline bool wants_sums(const DynamicTanhBackwardArgs& args) {
@@ -173,8 +185,8 @@ inline size_t map_backward_workspace_bytes(const MapShape& shape, const DynamicT
   ArgumentChecker check;
   const MapAxes axes(shape, check);
   if (check.status() != Status::kOk || !wants_sums(args) || !is_dtype(args.x.dtype)) return 0;
-  choose_map_groups(p, axes, args.x.strides, args.x.dtype);
-  return static_cast<size_t>(map_scratch_bytes(p)) + 64;
+  const bool shared = args.dalpha.data != nullptr && !args.alpha_per_channel;
+  return static_cast<size_t>(choose_map_groups(p, axes, args.x.strides, args.x.dtype, shared, {})) + 64;
 }
 
 inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackwardArgs& args,
@@ -184,7 +196,8 @@ inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackward
   MapAxes axes(shape, check);
   if (check.status() != Status::kOk) return check.status();
   if (!is_dtype(args.x.dtype)) return Status::kInvalidDType;
-  choose_map_groups(p, axes, args.x.strides, args.x.dtype);
+  const bool shared = args.dalpha.data != nullptr && !args.alpha_per_channel;
+  const int64_t needed = choose_map_groups(p, axes, args.x.strides, args.x.dtype, shared, workspace);
   axes.order_by_channel(p.columns);
   p.alpha_per_channel = args.alpha_per_channel;
   p.accumulate = args.accumulate;
@@ -209,19 +222,19 @@ inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackward
 
   const bool sums = p.dalpha || p.dweight || p.dbias;
   if (sums) {
-    const uintptr_t start = (reinterpret_cast<uintptr_t>(workspace.data) + 63) / 64 * 64;
-    const size_t needed = static_cast<size_t>(map_scratch_bytes(p)) + 64;
-    if (workspace.data == nullptr || workspace.bytes < needed) return Status::kWorkspaceTooSmall;
-    p.scratch = reinterpret_cast<char*>(start);
+    p.scratch = aligned_scratch(workspace, static_cast<size_t>(needed));
+    if (p.scratch == nullptr) return Status::kWorkspaceTooSmall;
   }
   int phases = 0;
   const int64_t element = size_of(args.x.dtype), rows = p.group_panels * kPanelRows;
   const int64_t task_rows = p.count < rows ? p.count : rows;
+  p.direct = p.direct && sums;
+  const bool strips = p.columns || p.direct;
   if (axes.elements() > 0 && (sums || p.dx))
-    plan->phases[phases++] = {p.groups * (p.columns ? p.strips : p.channels),
-                              kMapWork * 3 * task_rows * (p.columns ? p.strip : 1) * element,
+    plan->phases[phases++] = {p.groups * (strips ? p.strips : p.channels),
+                              kMapWork * 3 * task_rows * (strips ? p.strip : 1) * element,
                               NORMKIT_PHASE_FUNCTIONS(map_backward_phase)[args.x.dtype]};
-  if (sums && p.channels > 0)
+  if (sums && p.channels > 0 && !p.direct)
     plan->phases[phases++] = {divide_up(p.channels, kColumnTask), 24 * kColumnTask * (p.groups + 1),
                               &map_add_groups_phase};
   if (p.dalpha && !p.alpha_per_channel) plan->phases[phases++] = {1, 0, &map_add_channels_phase};

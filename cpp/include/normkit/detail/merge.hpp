@@ -111,6 +111,53 @@ class MergeTree {
   Partial level_[kMaxRanks];
 };
 
+// MergeTree over the samples of each column, in memory that the caller lends. 2^rank neighbouring samples are
+// a group, that is a whole subtree, so the bits do not depend on the rank and the memory shrinks with it. A
+// group's samples come in their order, from one task; groups in any. Which levels are filled follows from the
+// index.
+template <typename Partial>
+struct GroupedTrees {
+  Partial* levels = nullptr;  // [group, line, column]
+  int64_t columns = 0;
+  int32_t rank = 0;
+
+  NORMKIT_INLINE explicit operator bool() const { return levels != nullptr; }
+  // Level k of a group is line k, and the whole group line 0: nothing is left below it.
+  NORMKIT_INLINE int64_t lines() const { return rank > 1 ? rank : 1; }
+  NORMKIT_INLINE int64_t group() const { return int64_t(1) << rank; }
+  NORMKIT_INLINE int64_t bytes(int64_t samples) const {
+    return ((samples - 1) / group() + 1) * lines() * columns * static_cast<int64_t>(sizeof(Partial));
+  }
+
+  // `index` counts samples, and columns within them.
+  NORMKIT_INLINE void push(int64_t index, Partial partial) const {
+    if (NORMKIT_LIKELY(rank == 0)) {
+      levels[index] = partial;
+      return;
+    }
+    const int64_t sample = index / columns, within = sample & (group() - 1);
+    Partial* at = first(sample >> rank, index % columns);
+    int k = 0;
+    for (; (within >> k) & 1; ++k) partial = merge(at[k * columns], partial);
+    at[(k < rank ? k : 0) * columns] = partial;
+  }
+
+  // At least one sample was pushed.
+  NORMKIT_INLINE Partial total(int64_t samples, int64_t column) const {
+    const int64_t whole = samples >> rank;
+    MergeTree<Partial> tree;
+    for (int64_t g = 0; g < whole; ++g) tree.push(*first(g, column), rank);
+    for (int k = rank - 1; k >= 0; --k)
+      if ((samples >> k) & 1) tree.push(first(whole, column)[k * columns], k);
+    return tree.finish();
+  }
+
+ private:
+  NORMKIT_INLINE Partial* first(int64_t of_group, int64_t column) const {
+    return levels + of_group * lines() * columns + column;
+  }
+};
+
 // The same tree over lines of sums: `width` of them, a multiple of 16, in memory that the caller lends: one
 // line of double for each rank that is reached.
 class LineTree {

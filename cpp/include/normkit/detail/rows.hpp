@@ -23,7 +23,8 @@ struct RowMoments {
 struct RowsForward : RowsProblem {
   Operand y, bias;                                   // without y: statistics only
   double missing_weight = 1.0, missing_bias = -0.0;  // what an absent one counts as; these change no bit
-  RowMoments* moments = nullptr;                     // of each row, where a later phase wants them
+  RowMoments* moments = nullptr;                     // of row r at r & moments_mask, where they are wanted
+  int64_t moments_mask = -1;
   int32_t tile_rows = 1;
   bool stream = false;      // write y past the cache
   char* scratch = nullptr;  // of columns too large for a cache
@@ -36,11 +37,13 @@ struct RowsBackward : RowsProblem {
   bool accumulate = false;
   int64_t group_panels = 1;  // a power of two
   int64_t groups = 0;
-  int64_t group_bytes = 0;
-  char* scratch = nullptr;  // 64-byte aligned; null: no parameter gradient is asked for; or of large columns
+  int64_t group_bytes = 0;  // 0: groups have no sums
+  bool strips = false;      // parameter gradients have a phase of their own: see strips.hpp
+  char* scratch = nullptr;  // 64-byte aligned: of groups, of large columns, or RowsProblem::ready
   // Sets whose weight is one number per channel: a set is `segments` channels of n / segments elements.
   int64_t segments = 0, segment_run = 0, samples = 0, channels = 0;
-  Sums* channel_sums = nullptr;  // [samples, channels]; null as above
+  GroupedTrees<Sums> channel_sums;  // over samples; absent as above, and for one sample
+  int64_t task_sets = 1;            // sets, or bundles of them, of a task
   // Sums of larger sets that these are parts of, and their number of elements; or absent.
   Operand sum_dy, sum_dy_xhat;
   int64_t whole = 0;
@@ -160,7 +163,7 @@ NORMKIT_INLINE void write_number(const Operand& operand, int64_t at, double valu
 
 // Statistics that the caller gave for a row (saved ones, or a mean and a variance), or an earlier phase.
 NORMKIT_INLINE RowStatistics given_statistics(const RowsProblem& p, int64_t r) {
-  if (p.ready != nullptr) return p.ready[r];
+  if (p.ready != nullptr) return p.ready[r & p.ready_mask];
   const double mean = p.mean ? read_number(p.mean, p.mean.outer.offset(r)) : 0.0;
   const double second = read_number(p.rstd, p.rstd.outer.offset(r));
   return {mean, 0.0,
@@ -206,7 +209,7 @@ NORMKIT_INLINE void save_statistics(const RowsForward& p, int64_t r, const RowSt
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
   if (p.moments != nullptr) {
-    p.moments[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale};
+    p.moments[r & p.moments_mask] = {s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale};
   }
 }
 

@@ -16,8 +16,8 @@ NORMKIT_INLINE RowStatistics as_saved(const RowStatistics& s) {
 // again, as they would have been saved. Double elements need the digits of the mean that one double cannot
 // hold; they are found again from x, so that saved and recomputed statistics give the same bits.
 template <typename T>
-NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count,
-                                    T* buffer, Row<Compute<T>>* row) {
+NORMKIT_NOINLINE void find_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count,
+                                T* buffer, Row<Compute<T>>* row) {
   RowStatistics statistics[kTileRows];
   if (!p.rstd) row_statistics(p, x_row, count, buffer, statistics);
   for (int r = 0; r < count; ++r) {
@@ -34,6 +34,14 @@ NORMKIT_NOINLINE void backward_rows(const RowsBackward& p, int64_t first, const 
     }
     row[r] = row_from(s, false, Compute<T>());
   }
+}
+
+// The same; from what an earlier phase found, where one did.
+template <typename T>
+NORMKIT_INLINE void backward_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count,
+                                  T* buffer, Row<Compute<T>>* row) {
+  if (NORMKIT_LIKELY(p.ready == nullptr)) return find_rows(p, first, x_row, count, buffer, row);
+  for (int r = 0; r < count; ++r) row[r] = row_from(p.ready[first + r], false, Compute<T>());
 }
 
 // dx of a row needs these two means besides its statistics.
@@ -136,20 +144,41 @@ struct BackwardBuffers {
 };
 static_assert(kTileRows * kStrip == kBlock, "a strip of a tile and a block of a row share a buffer");
 
-// Adds a tile's columns to the panel.
+// Rows first .. first+count-1, and a tile of them.
 template <typename T>
-NORMKIT_NOINLINE void add_columns(const RowsBackward& p, const TileRows<T>& tile, BackwardBuffers<T>& buffers,
-                                  PanelSums<Compute<T>>& sums) {
+NORMKIT_INLINE TileRows<T> make_tile(const RowsBackward& p, int64_t first, int count, T* buffer,
+                                     Row<Compute<T>>* row) {
+  TileRows<T> tile;
+  tile.count = count;
+  tile.any_wide = false;
+  for (int r = 0; r < count; ++r) {
+    tile.x[r] = p.x.template row<const T>(first + r);
+    tile.dy[r] = p.dy.template row<const T>(first + r);
+  }
+  backward_rows(p, first, tile.x, count, buffer, row);
+  for (int r = 0; r < count; ++r) {
+    tile.scale[r] = row[r].scale;
+    tile.wide[r] = row[r].wide;
+    tile.is_wide[r] = row[r].is_wide;
+    tile.any_wide = tile.any_wide || row[r].is_wide;
+  }
+  return tile;
+}
+
+// Adds columns begin .. end-1 of a tile to the chains of a panel.
+template <typename T>
+NORMKIT_NOINLINE void add_columns(const RowsBackward& p, const TileRows<T>& tile, int64_t begin, int64_t end,
+                                  BackwardBuffers<T>& buffers, Compute<T>* dweight, Compute<T>* dbias) {
   const bool contiguous = p.x.inner.contiguous() && p.dy.inner.contiguous();
   const int64_t width = contiguous ? kBlock : kStrip;
-  for (int64_t i = 0; i < p.n; i += width) {
-    const int length = static_cast<int>(p.n - i < width ? p.n - i : width);
+  for (int64_t i = begin; i < end; i += width) {
+    const int length = static_cast<int>(end - i < width ? end - i : width);
     TileRows<T> strip = tile;
     for (int r = 0; r < tile.count; ++r) {
       strip.x[r] = block_of(p.x, tile.x[r], i, length, buffers.x + r * kStrip);
       strip.dy[r] = block_of(p.dy, tile.dy[r], i, length, buffers.dy + r * kStrip);
     }
-    add_tile_columns(strip, length, sums.dweight() + i, sums.dbias() + i);
+    add_tile_columns(strip, length, dweight + (i - begin), dbias + (i - begin));
   }
 }
 
@@ -234,21 +263,8 @@ NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int co
                                     ParameterReader<Compute<T>>& weight, BackwardBuffers<T>& buffers,
                                     PanelSums<Compute<T>>* sums) {
   using C = Compute<T>;
-  TileRows<T> tile;
   Row<C> row[kTileRows];
-  tile.count = count;
-  tile.any_wide = false;
-  for (int r = 0; r < count; ++r) {
-    tile.x[r] = p.x.template row<const T>(first + r);
-    tile.dy[r] = p.dy.template row<const T>(first + r);
-  }
-  backward_rows(p, first, tile.x, count, buffers.x, row);
-  for (int r = 0; r < count; ++r) {
-    tile.scale[r] = row[r].scale;
-    tile.wide[r] = row[r].wide;
-    tile.is_wide[r] = row[r].is_wide;
-    tile.any_wide = tile.any_wide || row[r].is_wide;
-  }
+  const TileRows<T> tile = make_tile(p, first, count, buffers.x, row);
   RowGrad<C> grad[kTileRows];
   if (p.dx) {
     MergeTree<Sums> tree[kTileRows];
@@ -263,7 +279,7 @@ NORMKIT_NOINLINE void backward_tile(const RowsBackward& p, int64_t first, int co
     }
     for (int r = 0; r < count; ++r) grad[r] = row_grad<C>(p, row[r], tree[r].finish(), overflows[r]);
   }
-  if (sums != nullptr) add_columns(p, tile, buffers, *sums);
+  if (sums != nullptr) add_columns(p, tile, 0, p.n, buffers, sums->dweight(), sums->dbias());
   if (p.dx)
     for (int r = 0; r < count; ++r)
       write_dx(p, first + r, tile.dy[r], tile.x[r], row[r], grad[r], weight, buffers);
@@ -333,17 +349,47 @@ NORMKIT_INLINE Sums larger_sums(const RowsBackward& p, int64_t r) {
           read_number(p.sum_dy_xhat, p.sum_dy_xhat.outer.offset(r))};
 }
 
-// One set. Its sums are taken channel by channel, since they are the parameter gradients as well; the set's
-// own are these, weighted, added in channel order.
+// The gradients of a channel's parameters.
+NORMKIT_INLINE void write_channel(const RowsBackward& p, int64_t channel, Sums sums) {
+  write_gradients(p.dweight, channel, &sums.second, 1, p.accumulate);
+  write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
+}
+
+// The sums of a channel of a sample, `index` counting both. Those of an only sample are the gradients.
+NORMKIT_INLINE void keep_sums(const RowsBackward& p, int64_t index, Sums sums) {
+  if (p.channel_sums)
+    p.channel_sums.push(index, sums);
+  else if (p.samples == 1)
+    write_channel(p, index, sums);
+}
+
+// The sums of segment s of set r, whose rows these are.
 template <typename T>
-NORMKIT_NOINLINE void backward_set(const RowsBackward& p, int64_t r, ParameterReader<Compute<T>>& weight,
+NORMKIT_INLINE Sums segment_sums(const RowsBackward& p, int64_t r, int64_t s, const T* dy_row, const T* x_row,
+                                 const Row<Compute<T>>& row, ParameterReader<Compute<T>>& one,
+                                 BackwardBuffers<T>& buffers, bool& overflows) {
+  const int64_t segment = p.n / p.segments;
+  MergeTree<Sums> tree;
+  for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
+    const int64_t at = s * segment + b.begin;
+    const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
+    const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
+    tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows, p.fetch));
+  }
+  return tree.finish();
+}
+
+// One set. Its sums are taken channel by channel, since they are the parameter gradients as well; the set's
+// own are these, weighted, added in channel order. Returns those of its last channel.
+template <typename T>
+NORMKIT_NOINLINE Sums backward_set(const RowsBackward& p, int64_t r, ParameterReader<Compute<T>>& weight,
                                    ParameterReader<Compute<T>>& one, BackwardBuffers<T>& buffers) {
   const int64_t segment = p.n / p.segments;
   const T* x_row = p.x.template row<const T>(r);
   const T* dy_row = p.dy.template row<const T>(r);
   Row<Compute<T>> row;
   backward_rows(p, r, &x_row, 1, buffers.x, &row);
-  Sums total{0.0, 0.0};
+  Sums total{0.0, 0.0}, sums{0.0, 0.0};
   bool overflows = false;
   if (p.sum_dy) row.count = static_cast<double>(p.whole);
   for (int64_t s = 0; s < p.segments; ++s) {
@@ -352,29 +398,24 @@ NORMKIT_NOINLINE void backward_set(const RowsBackward& p, int64_t r, ParameterRe
       total = weighted(total, w, larger_sums(p, r));
       continue;
     }
-    MergeTree<Sums> tree;
-    for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
-      const int64_t at = s * segment + b.begin;
-      const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
-      const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
-      tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows, p.fetch));
-    }
-    const Sums sums = tree.finish();
-    if (p.channel_sums != nullptr) p.channel_sums[r * p.segments + s] = sums;
+    sums = segment_sums(p, r, s, dy_row, x_row, row, one, buffers, overflows);
+    keep_sums(p, r * p.segments + s, sums);
     total = weighted(total, w, sums);
   }
-  if (!p.dx) return;
-  write_dx(p, r, dy_row, x_row, row, row_grad<Compute<T>>(p, row, total, overflows), weight, buffers);
+  if (p.dx)
+    write_dx(p, r, dy_row, x_row, row, row_grad<Compute<T>>(p, row, total, overflows), weight, buffers);
+  return sums;
 }
 
-// Phase 1: one task is one set.
+// Phase 1: one task is a set, or those of a group of samples.
 template <typename T>
 NORMKIT_NOINLINE void backward_sets(const RowsBackward& p, int64_t begin, int64_t end) {
   using C = Compute<T>;
   const Operand none{};
   ParameterReader<C> weight(p.weight, 0.0, C(1)), one(none, 0.0, C(1));
   BackwardBuffers<T> buffers;
-  for (int64_t r = begin; r < end; ++r) backward_set(p, r, weight, one, buffers);
+  const int64_t last = end * p.task_sets < p.rows ? end * p.task_sets : p.rows;
+  for (int64_t r = begin * p.task_sets; r < last; ++r) backward_set(p, r, weight, one, buffers);
   if (p.stream) finish_streaming();
 }
 
@@ -389,12 +430,7 @@ inline void add_samples_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const RowsBackward& p = *static_cast<const RowsBackward*>(state);
   for (int64_t channel = begin; channel < end; ++channel) {
-    MergeTree<Sums> tree;
-    for (int64_t sample = 0; sample < p.samples; ++sample)
-      tree.push(p.channel_sums[sample * p.channels + channel]);
-    const Sums sums = p.samples > 0 ? tree.finish() : Sums{0.0, 0.0};
-    write_gradients(p.dweight, channel, &sums.second, 1, p.accumulate);
-    write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
+    write_channel(p, channel, p.samples > 0 ? p.channel_sums.total(p.samples, channel) : Sums{0.0, 0.0});
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "normkit/detail/columns_forward.hpp"
 #include "normkit/detail/short_rows_backward.hpp"
+#include "normkit/detail/strips.hpp"
 #include "normkit/executor.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
@@ -19,7 +20,7 @@ constexpr int64_t kAheadBytes = 512 * 1024;
 constexpr int64_t kTileBytes = 64 * 1024;
 constexpr int64_t kShortTileBytes = 24 * 1024;
 
-// Scratch for parameter gradients beyond 1/64 of dy and x.
+// Scratch of an operation beyond 1/64 of its input.
 constexpr int64_t kScratchBytes = int64_t(4) << 20;
 
 // ---- checks ----
@@ -254,6 +255,12 @@ inline void choose_tiles(RowsForward& p) {
   p.stream = streams(p.y, p.rows, 2 * row_bytes);
   if (p.stream) p.ahead = fetch_ahead(p.x, p.tile_rows, row_bytes);
 }
+// Rows of a tile, at most as many, of which whole ones make up `rows`.
+inline int32_t whole_tile_rows(const RowsForward& p, int64_t rows) {
+  int32_t whole = 1;
+  while (2 * whole <= p.tile_rows && rows % (2 * whole) == 0) whole *= 2;
+  return whole;
+}
 inline int64_t tiles(const RowsForward& p) {
   return divide_up(p.rows, p.tile_rows);
 }
@@ -263,16 +270,40 @@ inline int64_t effort(const RowsProblem& p) {
   return p.statistic == Statistic::kRange || (p.statistic == Statistic::kNorm && p.power != 2.0) ? 16 : 1;
 }
 
+// What scratch may take: 1/64 of the input and a constant, or all that the caller lends.
+inline int64_t scratch_limit(int64_t input_bytes, Workspace lent) {
+  const int64_t limit = input_bytes / 64 + kScratchBytes, given = static_cast<int64_t>(lent.bytes) - 64;
+  return limit < given ? given : limit;
+}
+// Of x, or of dy and x.
+inline int64_t scratch_limit(const RowsProblem& p, bool backward, int64_t element, Workspace lent) {
+  return scratch_limit((backward ? 2 : 1) * p.rows * p.n * element, lent);
+}
+
+// The smallest groups of samples whose trees fit; false: none do, and these are the smallest trees.
+template <typename Partial>
+inline bool choose_rank(GroupedTrees<Partial>& trees, int64_t samples, int64_t limit) {
+  GroupedTrees<Partial> least = trees;
+  for (trees.rank = 0;; ++trees.rank) {
+    if (trees.bytes(samples) <= limit) return true;
+    if (trees.bytes(samples) < least.bytes(samples)) least = trees;
+    if (trees.group() >= samples) break;
+  }
+  trees = least;
+  return false;
+}
+
 // Columns of more bytes than this, by panels, take three phases.
 constexpr int64_t kColumnCache = int64_t(1) << 20;
 
-// Scratch of such columns, or 0. `arrays`: of as many bytes as x that a pass reads.
-inline int64_t large_columns_bytes(const RowsProblem& p, const ColumnsShape& shape, bool backward) {
+// Scratch of such columns, or 0; `taken` of what there may be is used already.
+inline int64_t large_columns_bytes(const RowsProblem& p, const ColumnsShape& shape, bool backward,
+                                   int64_t taken) {
   const int64_t size = p.x.bytes(), arrays = backward ? 2 : 1;
   const int64_t width = shape.bundle_unit < shape.columns ? shape.bundle_unit : shape.columns;
   if (arrays * shape.rows * width * size <= kColumnCache) return 0;
   const int64_t bytes = ColumnScratch::bytes(shape, shape.blocks(p).count(), backward);
-  return bytes <= arrays * p.rows * p.n / 64 * size + kScratchBytes ? bytes : 0;
+  return bytes <= scratch_limit(p, backward, size, {}) - taken ? bytes : 0;
 }
 
 inline bool suits_forward_columns(const RowsForward& p, const ColumnsShape& shape) {
@@ -325,41 +356,55 @@ inline char* aligned_scratch(const Workspace& workspace, size_t needed) {
 }
 
 // Chooses how many panels make up a group: one where the scratch allows it, so that there is work for every
-// thread.
-inline void choose_groups(RowsBackward& p, bool wants_parameters, DType elements) {
+// thread. Where not even all of them fit as one, their sums are taken by strips. Returns the scratch.
+inline int64_t choose_groups(RowsBackward& p, bool wants_parameters, DType elements, Workspace lent) {
   const int64_t panels = divide_up(p.rows, kPanelRows);
   p.group_panels = 1;
   p.group_bytes = 0;
   p.groups = panels;
-  if (!wants_parameters || p.n == 0) return;
-  const int64_t limit = 2 * p.rows * p.n / 64 * size_of(elements) + kScratchBytes;
+  if (!wants_parameters || p.n == 0) return 0;
+  const int64_t limit = scratch_limit(p, true, size_of(elements), lent);
   for (;; p.group_panels *= 2) {
     p.groups = divide_up(panels, p.group_panels);
     p.group_bytes = elements == DType::kF64 ? PanelSums<double>::bytes(p.n, p.group_panels)
                                             : PanelSums<float>::bytes(p.n, p.group_panels);
-    if (p.groups <= 1 || p.groups <= limit / p.group_bytes) return;
+    if (p.groups <= 1 || p.groups <= limit / p.group_bytes) break;
   }
+  if (p.groups * p.group_bytes <= limit || p.rows > kMostStripRows) return p.groups * p.group_bytes;
+  p.strips = true;
+  p.group_panels = 1;
+  p.group_bytes = 0;
+  p.groups = panels;
+  return p.rows * static_cast<int64_t>(sizeof(RowStatistics));
 }
 
 inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_parameters,
                                    Workspace workspace, Plan* plan) {
   plan->phase_count = 0;
   if (p.n == 0) return Status::kOk;
-  choose_groups(p, wants_parameters, elements);
-  if (wants_parameters) {
-    const size_t needed = static_cast<size_t>(p.groups * p.group_bytes);
-    p.scratch = needed > 0 ? aligned_scratch(workspace, needed) : nullptr;
-    if (needed > 0 && p.scratch == nullptr) return Status::kWorkspaceTooSmall;
+  const int64_t needed = choose_groups(p, wants_parameters, elements, workspace);
+  if (needed > 0) {
+    p.scratch = aligned_scratch(workspace, static_cast<size_t>(needed));
+    if (p.scratch == nullptr) return Status::kWorkspaceTooSmall;
   }
   choose_stores(p, kTileRows);
   int phases = 0;
   const int64_t element = size_of(elements);
-  if (p.groups > 0)
-    plan->phases[phases++] = {p.groups, 3 * p.group_panels * kPanelRows * p.n * element,
+  const Plan::Phase groups = {p.groups, 3 * p.group_panels * kPanelRows * p.n * element,
                               NORMKIT_PHASE_FUNCTIONS(backward_groups_phase)[elements]};
-  if (wants_parameters)
-    plan->phases[phases++] = {divide_up(p.n, kColumnTask), 16 * kColumnTask * (p.groups + 1),
-                              elements == DType::kF64 ? &add_groups_phase<double> : &add_groups_phase<float>};
+  if (p.strips) {
+    p.ready = reinterpret_cast<const RowStatistics*>(p.scratch);
+    plan->phases[phases++] = {p.rows, p.n * element, NORMKIT_PHASE_FUNCTIONS(find_rows_phase)[elements]};
+    plan->phases[phases++] = {divide_up(p.n, kStrip), 2 * p.rows * kStrip * element,
+                              NORMKIT_PHASE_FUNCTIONS(strip_columns_phase)[elements]};
+    if (p.dx) plan->phases[phases++] = groups;
+  } else {
+    if (p.groups > 0) plan->phases[phases++] = groups;
+    if (wants_parameters)
+      plan->phases[phases++] = {
+          divide_up(p.n, kColumnTask), 16 * kColumnTask * (p.groups + 1),
+          elements == DType::kF64 ? &add_groups_phase<double> : &add_groups_phase<float>};
+  }
   plan->phase_count = phases;
   set_state(plan, p);
   return Status::kOk;
@@ -450,8 +495,8 @@ inline size_t rows_backward_workspace_bytes(const RowsShape& shape, const Args& 
   const RowsAxes axes(shape, &p, check);
   const bool wants_parameters = args.dweight.data != nullptr || args.dbias.data != nullptr;
   if (check.status() != Status::kOk || !wants_parameters || p.rows == 0 || !is_dtype(args.x.dtype)) return 0;
-  choose_groups(p, true, args.x.dtype);
-  return p.n == 0 ? 0 : static_cast<size_t>(p.groups * p.group_bytes) + 64;
+  const int64_t bytes = choose_groups(p, true, args.x.dtype, {});
+  return p.n == 0 ? 0 : static_cast<size_t>(bytes) + 64;
 }
 
 NORMKIT_END_NAMESPACE

@@ -7,6 +7,7 @@
 
 #include "normkit/detail/columns_backward.hpp"
 #include "normkit/detail/rows_plan.hpp"
+#include "normkit/detail/running.hpp"
 #include "normkit/sets.hpp"
 
 NORMKIT_BEGIN_NAMESPACE
@@ -147,60 +148,9 @@ inline void set_kind(const SetsKind& kind, RowsProblem& p) {
   p.flat_is_zero = kind.flat_is_zero;
 }
 
-// Phase 2 of a forward pass that updates running statistics: one task is a channel.
-struct RunningUpdate {
-  RowsForward forward;
-  Operand running_mean, running_var;
-  int64_t samples, channels;  // sets of one channel
-  double momentum;
-};
-
 inline void describe(const RunningUpdate& u, Plan* plan) {
   plan->kind = PlanKind::kRunningUpdate;
   plan->elements = u.forward.x.dtype;
-}
-
-// What a set of n elements adds to its channel's: the mean and the unbiased variance.
-NORMKIT_INLINE Sums running_terms(const RowMoments& m, int64_t elements) {
-  const double n = static_cast<double>(elements);
-  return {m.mean, m.var / m.scale / m.scale * n / (n - 1.0)};
-}
-
-// running = (1 - momentum) running + momentum new; new averages the samples.
-NORMKIT_INLINE void update_running(const RunningUpdate& p, int64_t channel, Sums total) {
-  const double sets = static_cast<double>(p.samples);
-  const double fresh[] = {total.first / sets, total.second / sets};
-  const Operand* running[] = {&p.running_mean, &p.running_var};
-  for (int i = 0; i < 2; ++i) {
-    if (!*running[i]) continue;
-    const int64_t at = running[i]->inner.offset(channel);
-    write_number(*running[i], at, (1.0 - p.momentum) * read_number(*running[i], at) + p.momentum * fresh[i]);
-  }
-}
-
-inline void update_running_phase(const void* state, int64_t begin, int64_t end) {
-  const FloatEnvironment environment;
-  const RunningUpdate& p = *static_cast<const RunningUpdate*>(state);
-  if (p.forward.n < 2) return;  // no unbiased variance: left alone
-  for (int64_t c = begin; c < end; ++c) {
-    MergeTree<Sums> tree;
-    for (int64_t s = 0; s < p.samples; ++s)
-      tree.push(running_terms(p.forward.moments[s * p.channels + c], p.forward.n));
-    update_running(p, c, tree.finish());
-  }
-}
-
-// Phase 2 of large columns: their statistics, and the running ones.
-template <typename T>
-void merge_column_moments_phase(const void* state, int64_t begin, int64_t end) {
-  const RunningUpdate& u = *static_cast<const RunningUpdate*>(state);
-  if constexpr (sizeof(Compute<T>) == sizeof(float)) {
-    const FloatEnvironment environment;
-    merge_column_moments<T>(u.forward, begin, end);
-  }
-  const Pieces bundles = ColumnsShape(u.forward).bundles();
-  if (u.forward.moments != nullptr)  // columns are channels
-    update_running_phase(state, bundles.begin(begin), bundles.begin(end - 1) + bundles.width(end - 1));
 }
 
 // x, y and what is known from them.
@@ -214,13 +164,19 @@ inline void check_forward_elements(const SetsKind& kind, const Args& args, SetAx
   if (check.status() == Status::kOk) p.channels_last = axes.channels_last(args.x.strides);
 }
 
-// Scratch of the records for running statistics, and of large columns.
-inline int64_t record_bytes(const RowsForward& p) {
-  return divide_up(p.rows * static_cast<int64_t>(sizeof(RowMoments)), 64) * 64;
-}
-inline int64_t forward_columns_bytes(const RowsForward& p) {
+// Scratch of large columns, where `taken` of what there may be is used already.
+inline int64_t forward_columns_bytes(const RowsForward& p, int64_t taken) {
   const ColumnsShape shape(p);
-  return p.given || !suits_forward_columns(p, shape) ? 0 : large_columns_bytes(p, shape, false);
+  return p.given || !suits_forward_columns(p, shape) ? 0 : large_columns_bytes(p, shape, false, taken);
+}
+
+// Of a problem with elements: what there is to update, and how; returns the trees' bytes.
+inline int64_t choose_updates(RunningUpdate& u, const SetAxes& axes, int64_t element, Workspace lent) {
+  u.channels = u.sums.columns = axes.channel_count();
+  u.samples = u.forward.rows / u.channels;
+  if (u.samples == 1) return 0;
+  u.by_channel = !choose_rank(u.sums, u.samples, scratch_limit(u.forward, false, element, lent));
+  return u.by_channel ? 0 : divide_up(u.sums.bytes(u.samples), 64) * 64;
 }
 
 // Without room for large columns they are slow, with the same bits.
@@ -229,12 +185,40 @@ inline size_t sets_forward_bytes(const SetsKind& kind, const SetsShape& shape, c
   RowsForward& p = u.forward;
   ArgumentChecker check;
   SetAxes axes(shape, &p, check);
-  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0) return 0;
-  const bool records = args.running_mean.data != nullptr || args.running_var.data != nullptr;
-  const int64_t kept = records ? record_bytes(p) : 0;
+  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
+  const int64_t trees = updates ? choose_updates(u, axes, size_of(args.x.dtype), {}) : 0;
   check_forward_elements(kind, args, axes, p, check);
-  const int64_t columns = check.status() == Status::kOk ? forward_columns_bytes(p) : 0;
-  return kept + columns == 0 ? 0 : static_cast<size_t>(kept + columns) + 64;
+  const bool suits = check.status() == Status::kOk && !u.by_channel;
+  const int64_t columns = suits ? forward_columns_bytes(p, trees) : 0;
+  return trees + columns == 0 ? 0 : static_cast<size_t>(trees + columns) + 64;
+}
+
+// The phases of a forward pass that updates running statistics, where no columns are too large for a cache. A
+// group of samples is whole tiles, or whole bundles; where it is not, columns are taken one by one.
+inline void plan_updates(RunningUpdate& u, Plan* plan) {
+  RowsForward& p = u.forward;
+  const ColumnsShape shape(p);
+  const int64_t group = u.sums.group() * u.channels;
+  if (u.by_channel) {
+    p.tile_rows = 1;
+    plan->phases[0] = {u.channels, 2 * u.samples * p.n * p.x.bytes(),
+                       NORMKIT_PHASE_FUNCTIONS(running_channels_phase)[p.x.dtype]};
+  } else if (suits_forward_columns(p, shape) && (u.sums.rank == 0 || u.channels % shape.columns == 0)) {
+    const int64_t bundles = shape.bundles().count;
+    u.task_sets = u.sums.rank == 0 ? 1 : group / shape.columns * bundles;
+    plan->phases[0].tasks = divide_up(shape.outer * bundles, u.task_sets);
+    plan->phases[0].task_bytes *= u.task_sets;
+    plan->phases[0].function = NORMKIT_PHASE_FUNCTIONS(running_bundles_phase)[p.x.dtype];
+  } else {
+    if (u.sums.rank > 0) p.tile_rows = whole_tile_rows(p, group);
+    u.task_sets = u.sums.rank == 0 ? p.tile_rows : group;
+    plan->phases[0] = {divide_up(p.rows, u.task_sets), 2 * u.task_sets * p.n * p.x.bytes(),
+                       NORMKIT_PHASE_FUNCTIONS(running_tiles_phase)[p.x.dtype]};
+  }
+  plan->phase_count = 1;
+  if (u.sums) plan->phases[plan->phase_count++] = {u.channels, 16 * u.samples, &update_running_phase};
+  set_state(plan, u);
 }
 
 // given_mean comes with exactly one of given_var and given_rstd.
@@ -286,21 +270,19 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   check.overlaps(p.y, p.x, p.x);
   if (check.status() != Status::kOk) return check.status();
   const bool empty = p.rows == 0 || p.n == 0;
-  const bool records = !p.given && (u.running_mean || u.running_var) && !empty;
-  const int64_t needed = records ? record_bytes(p) : 0;
-  if (records) {
-    p.moments = reinterpret_cast<RowMoments*>(aligned_scratch(workspace, static_cast<size_t>(needed)));
-    if (p.moments == nullptr) return Status::kWorkspaceTooSmall;
-    u.channels = axes.channel_count();
-    u.samples = p.rows / u.channels;
-    u.momentum = args.momentum;
+  const bool updates_them = !p.given && (u.running_mean || u.running_var) && !empty;
+  const int64_t trees = updates_them ? choose_updates(u, axes, p.x.bytes(), workspace) : 0;
+  u.momentum = args.momentum;
+  if (trees > 0) {
+    u.sums.levels = reinterpret_cast<Sums*>(aligned_scratch(workspace, static_cast<size_t>(trees)));
+    if (!u.sums) return Status::kWorkspaceTooSmall;
   }
   finish_forward_plan(p, plan);
-  const int64_t columns = empty ? 0 : forward_columns_bytes(p);
-  char* scratch = columns == 0 ? nullptr : aligned_scratch(workspace, static_cast<size_t>(needed + columns));
+  const int64_t columns = empty || u.by_channel ? 0 : forward_columns_bytes(p, trees);
+  char* scratch = columns == 0 ? nullptr : aligned_scratch(workspace, static_cast<size_t>(trees + columns));
   const ColumnsShape side_by_side(p);
-  if (scratch != nullptr && (!records || u.channels == side_by_side.columns)) {
-    p.scratch = scratch + needed;
+  if (scratch != nullptr && (!updates_them || u.channels == side_by_side.columns)) {
+    p.scratch = scratch + trees;
     const int64_t blocks = side_by_side.blocks(p).count(), panels = side_by_side.panels();
     plan->phases[0] = {side_by_side.outer * blocks * panels, kBlock * kPanel * p.x.bytes(),
                        NORMKIT_PHASE_FUNCTIONS(column_moments_phase)[p.x.dtype]};
@@ -310,9 +292,8 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
     plan->phases[2] = apply_columns_of(p, side_by_side);
     plan->phase_count = p.y ? 3 : 2;
     set_state(plan, u);
-  } else if (records) {
-    plan->phases[plan->phase_count++] = {u.channels, 32 * u.samples, &update_running_phase};
-    set_state(plan, u);
+  } else if (updates_them) {
+    plan_updates(u, plan);
   }
   return Status::kOk;
 }
@@ -329,13 +310,28 @@ inline void check_backward_elements(const SetsKind& kind, const SetNormBackwardA
   if (check.status() == Status::kOk) p.channels_last = axes.channels_last(args.x.strides);
 }
 
-// Scratch of the sums of each channel of each set, and of large columns.
-inline int64_t channel_sum_bytes(const RowsBackward& p) {
-  return divide_up(p.rows * p.segments * static_cast<int64_t>(sizeof(Sums)), 64) * 64;
+// Channels and samples of a problem with elements.
+inline void count_channels(RowsBackward& p, const SetAxes& axes) {
+  p.channels = axes.channel_count() * axes.segments();
+  p.segment_run = p.segments == 1 ? p.run : axes.segment();
+  p.samples = p.rows * p.segments / p.channels;
 }
-inline int64_t backward_columns_bytes(const RowsBackward& p) {
+// Scratch of the sums of channels over samples: of one there are none. Of more channels than fit, even as one
+// group, they are taken by strips: each needs the statistics of whole sets, kept where there is room.
+inline int64_t choose_sums(RowsBackward& p, int64_t element, Workspace lent) {
+  if (p.samples == 1) return 0;
+  const int64_t limit = scratch_limit(p, true, element, lent);
+  p.channel_sums.columns = p.channels;
+  if (choose_rank(p.channel_sums, p.samples, limit))
+    return divide_up(p.channel_sums.bytes(p.samples), 64) * 64;
+  p.channel_sums.rank = 0;
+  p.strips = true;
+  const int64_t statistics = p.rows * static_cast<int64_t>(sizeof(RowStatistics));
+  return p.segments > kChannelStrip && statistics <= limit ? statistics : 0;
+}
+inline int64_t backward_columns_bytes(const RowsBackward& p, int64_t taken) {
   const ColumnsShape shape(p);
-  return suits_backward_columns(p, shape) ? large_columns_bytes(p, shape, true) : 0;
+  return suits_backward_columns(p, shape) ? large_columns_bytes(p, shape, true, taken) : 0;
 }
 
 // The parameter gradients of sets: as sums over rows, or of each set's segments.
@@ -348,13 +344,29 @@ inline size_t sets_backward_bytes(const SetsKind& kind, const SetsShape& shape,
   if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
   if (axes.parameters_are_columns()) {
     if (!wants_parameters) return 0;
-    choose_groups(p, true, args.x.dtype);
-    return static_cast<size_t>(p.groups * p.group_bytes) + 64;
+    return static_cast<size_t>(choose_groups(p, true, args.x.dtype, {})) + 64;
   }
   check_backward_elements(kind, args, axes, p, check);
-  const int64_t sums = wants_parameters ? channel_sum_bytes(p) : 0;
-  const int64_t columns = check.status() == Status::kOk ? backward_columns_bytes(p) : 0;
+  count_channels(p, axes);
+  const int64_t sums = wants_parameters ? choose_sums(p, size_of(args.x.dtype), {}) : 0;
+  const int64_t columns = check.status() == Status::kOk && !p.strips ? backward_columns_bytes(p, sums) : 0;
   return sums + columns == 0 ? 0 : static_cast<size_t>(sums + columns) + 64;
+}
+
+inline void plan_strips(RowsBackward& p, Plan* plan) {
+  const int64_t element = p.x.bytes();
+  const Plan::Phase statistics = {p.rows, p.n * element, NORMKIT_PHASE_FUNCTIONS(find_rows_phase)[p.x.dtype]};
+  if (p.scratch != nullptr) plan->phases[plan->phase_count++] = statistics;
+  p.ready = reinterpret_cast<const RowStatistics*>(p.scratch);
+  p.samples = 0;  // sets keep no sums
+  choose_stores(p, 1);
+  plan->phases[plan->phase_count++] = {divide_up(p.channels, kChannelStrip),
+                                       2 * p.rows * p.n * element / divide_up(p.channels, kChannelStrip),
+                                       NORMKIT_PHASE_FUNCTIONS(strip_channels_phase)[p.x.dtype]};
+  if (p.dx)
+    plan->phases[plan->phase_count++] = {p.rows, 3 * p.n * element,
+                                         NORMKIT_PHASE_FUNCTIONS(backward_sets_phase)[p.x.dtype]};
+  set_state(plan, p);
 }
 
 inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
@@ -407,21 +419,29 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   if (axes.parameters_are_columns())
     return finish_backward_plan(p, args.x.dtype, wants_parameters, workspace, plan);
   plan->phase_count = 0;
-  p.channels = axes.channel_count() * axes.segments();
-  p.segment_run = p.segments == 1 ? p.run : axes.segment();
   const bool empty = p.rows == 0 || p.n == 0;
-  p.samples = empty ? 0 : p.rows * p.segments / p.channels;
-  const int64_t sums = wants_parameters && !empty ? channel_sum_bytes(p) : 0;
+  p.channels = axes.channel_count() * axes.segments();
+  if (!empty) count_channels(p, axes);
+  const int64_t sums = wants_parameters && !empty ? choose_sums(p, p.x.bytes(), workspace) : 0;
   if (sums > 0) {
-    p.channel_sums = reinterpret_cast<Sums*>(aligned_scratch(workspace, static_cast<size_t>(sums)));
-    if (p.channel_sums == nullptr) return Status::kWorkspaceTooSmall;
+    p.scratch = aligned_scratch(workspace, static_cast<size_t>(sums));
+    if (p.scratch == nullptr) return Status::kWorkspaceTooSmall;
+    if (!p.strips) p.channel_sums.levels = reinterpret_cast<Sums*>(p.scratch);
+  }
+  if (p.strips) {
+    plan_strips(p, plan);
+    return Status::kOk;
   }
   if (!empty) choose_stores(p, 1);
   int phases = 0;
   const ColumnsShape columns = empty ? ColumnsShape() : ColumnsShape(p);
-  if (!empty && suits_backward_columns(p, columns)) {
+  // Bundles make up a group of samples, or their columns are taken one by one.
+  const int32_t rank = p.channel_sums.rank;
+  const bool whole_samples = rank == 0 || p.channels % (columns.columns > 0 ? columns.columns : 1) == 0;
+  const int64_t group = p.channel_sums.group() * p.channels;
+  if (!empty && suits_backward_columns(p, columns) && whole_samples) {
     const int64_t bytes = p.rstd && !p.sum_dy && (!wants_parameters || p.channels == columns.columns)
-                              ? large_columns_bytes(p, columns, true)
+                              ? large_columns_bytes(p, columns, true, sums)
                               : 0;
     char* scratch = bytes == 0 ? nullptr : aligned_scratch(workspace, static_cast<size_t>(sums + bytes));
     p.stream = p.dx && p.rows >= kStreamBytes / (3 * p.n * p.x.bytes()) && has_whole_lines(p.dx, columns);
@@ -440,14 +460,18 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
       set_state(plan, p);
       return Status::kOk;
     }
-    plan->phases[phases++] = {columns.outer * columns.bundles().count,
-                              3 * columns.rows * columns.bundle_unit * p.x.bytes(),
+    const int64_t bundles = columns.bundles().count;
+    if (rank > 0) p.task_sets = group / columns.columns * bundles;
+    plan->phases[phases++] = {divide_up(columns.outer * bundles, p.task_sets),
+                              3 * p.task_sets * columns.rows * columns.bundle_unit * p.x.bytes(),
                               NORMKIT_PHASE_FUNCTIONS(backward_bundles_phase)[args.x.dtype]};
   } else if (!empty) {
-    plan->phases[phases++] = {p.rows, 3 * p.n * size_of(args.x.dtype),
+    if (rank > 0) p.task_sets = group / p.segments;
+    plan->phases[phases++] = {divide_up(p.rows, p.task_sets), 3 * p.task_sets * p.n * size_of(args.x.dtype),
                               NORMKIT_PHASE_FUNCTIONS(backward_sets_phase)[args.x.dtype]};
   }
-  if (wants_parameters) plan->phases[phases++] = {p.channels, 16 * (p.samples + 1), &add_samples_phase};
+  if (wants_parameters && (p.channel_sums || empty))
+    plan->phases[phases++] = {p.channels, 16 * (p.samples + 1), &add_samples_phase};
   plan->phase_count = phases;
   set_state(plan, p);
   return Status::kOk;

@@ -77,7 +77,7 @@ NORMKIT_NOINLINE void backward_groups(const RowsBackward& p, int64_t begin, int6
   const int64_t group_rows = p.group_panels * kPanelRows;
   for (int64_t group = begin; group < end; ++group) {
     PanelSums<Compute<T>> sums(p.scratch + group * p.group_bytes, p.n);
-    PanelSums<Compute<T>>* wanted = p.scratch != nullptr ? &sums : nullptr;
+    PanelSums<Compute<T>>* wanted = p.group_bytes > 0 ? &sums : nullptr;
     const int64_t last = (group + 1) * group_rows < p.rows ? (group + 1) * group_rows : p.rows;
     for (int64_t panel = group * group_rows; panel < last; panel += kPanelRows) {
       const int64_t panel_end = panel + kPanelRows < last ? panel + kPanelRows : last;

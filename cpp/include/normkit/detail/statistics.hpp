@@ -48,7 +48,8 @@ struct RowsProblem {
   int64_t ahead = 0;                     // sweeps over x fetch so many bytes ahead of them
   bool given = false;                    // mean and rstd are inputs, not statistics of x
   bool given_variance = false;           // what is called rstd is a variance
-  const RowStatistics* ready = nullptr;  // given by an earlier phase, one for each row
+  const RowStatistics* ready = nullptr;  // found before, of row r at r & ready_mask
+  int64_t ready_mask = -1;
   Operand x, weight, mean, rstd;
 
   NORMKIT_INLINE bool centred() const { return statistic == Statistic::kMoments; }

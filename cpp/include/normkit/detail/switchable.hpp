@@ -1,7 +1,8 @@
-// The phases of SwitchableNorm: statistics of every (n, c), one task that mixes them, and what is applied.
+// The phases of SwitchableNorm: statistics of every (n, c), one task that merges them, and what is applied.
 //
-// Every set is one of InstanceNorm's; the statistics of LayerNorm and BatchNorm are merged from theirs. All
-// that the middle phase reads and writes are a few doubles for each (n, c).
+// Every set is one of InstanceNorm's; the statistics of LayerNorm and BatchNorm are merged from theirs. Sets
+// leave a few doubles each for later phases. Where that is more than scratch may be, as sets are small, only
+// what is merged is kept, from trees over groups of samples, and sets are read again.
 #ifndef NORMKIT_DETAIL_SWITCHABLE_HPP_
 #define NORMKIT_DETAIL_SWITCHABLE_HPP_
 
@@ -39,99 +40,218 @@ struct Mixture {
 // What both directions mix.
 struct Switchable {
   Operand mean_weight, var_weight, running_mean, running_var;
-  int64_t samples = 0, channels = 0;
+  int64_t samples = 0, channels = 0, n = 0;
   bool training = true;
   double eps = 0.0, momentum = 0.0;
-  RowMoments* instance = nullptr;  // [samples, channels]
-  RowMoments* layer = nullptr;     // [samples]
-  RowMoments* batch = nullptr;     // [channels]
+  // Of each (n, c): mean, variance and, of double elements, what the mean leaves out. Or null: not kept.
+  double* instance = nullptr;
+  int64_t instance_doubles = 2;
+  // Where the sets are not kept: of channels over groups of samples, or of samples over groups of channels.
+  GroupedTrees<Moments<double>> groups;
+  bool by_channel = false;
+  RowMoments* layer = nullptr;  // [samples], or null: found again
+  RowMoments* batch = nullptr;  // [channels]
+
+  NORMKIT_INLINE RowMoments kept(int64_t r) const {
+    const double* m = instance + r * instance_doubles;
+    return {m[0], instance_doubles > 2 ? m[2] : 0.0, m[1], 1.0};
+  }
+  NORMKIT_INLINE void keep(int64_t r, const RowMoments& m) const {
+    double* to = instance + r * instance_doubles;
+    to[0] = m.mean;
+    to[1] = m.var;
+    if (instance_doubles > 2) to[2] = m.mean_low;
+  }
+  NORMKIT_INLINE Moments<double> moments(const RowMoments& m) const {
+    const double count = static_cast<double>(n);
+    return {count, m.mean, m.mean_low, m.var * count};
+  }
 };
 
-// Merges `count` sets of n elements each, `step` apart.
-inline RowMoments merged(const RowMoments* first, int64_t count, int64_t step, double n) {
+NORMKIT_INLINE RowMoments unscaled(const RowMoments& m) {
+  return {m.mean, m.mean_low, m.var / m.scale / m.scale, 1.0};
+}
+NORMKIT_INLINE RowMoments from_moments(const Moments<double>& m) {
+  return {m.mean, m.mean_low, m.m2 / m.count, 1.0};
+}
+
+// The moments of each (n, c), as they were kept, or found in tiles of tile_rows; samples are whole tiles
+// then.
+template <typename T>
+class Instances {
+ public:
+  inline Instances(const Switchable& s, const RowsProblem& problem, int32_t tile_rows)
+      : s_(s), tiles_(statistics_of(problem, tile_rows)), layer_tiles_(statistics_of(problem, tile_rows)) {}
+
+  // Finds those of rows first .. last-1, whole tiles: take(r, moments) in their order.
+  template <typename Take>
+  NORMKIT_INLINE void find(int64_t first, int64_t last, const Take& take) {
+    tiles_.run(first, last, [&](int64_t r, const RowMoments& m) { take(r, unscaled(m)); });
+  }
+  // The same, from what was kept where it was.
+  template <typename Take>
+  NORMKIT_INLINE void get(int64_t first, int64_t last, const Take& take) {
+    if (s_.instance == nullptr) return find(first, last, take);
+    for (int64_t r = first; r < last; ++r) take(r, s_.kept(r));
+  }
+
+  // Of a whole sample.
+  NORMKIT_INLINE RowMoments layer(int64_t sample) {
+    if (s_.layer != nullptr) return s_.layer[sample];
+    if (sample != held_) {
+      MergeTree<Moments<double>> tree;
+      layer_tiles_.run(sample * s_.channels, (sample + 1) * s_.channels,
+                       [&](int64_t, const RowMoments& m) { tree.push(s_.moments(unscaled(m))); });
+      layer_ = from_moments(tree.finish());
+      held_ = sample;
+    }
+    return layer_;
+  }
+
+ private:
+  static inline RowsForward statistics_of(const RowsProblem& problem, int32_t tile_rows) {
+    RowsForward rows;
+    static_cast<RowsProblem&>(rows) = problem;
+    rows.given = false;
+    rows.tile_rows = tile_rows;
+    return rows;
+  }
+
+  const Switchable& s_;
+  MomentsForward<T> tiles_, layer_tiles_;
+  int64_t held_ = -1;  // the sample whose layer_ this is
+  RowMoments layer_ = {};
+};
+
+// Phase 1 of both directions where sets are not kept: one task is a group of samples, or of channels. What
+// lies within one of them is merged at once.
+template <typename T>
+NORMKIT_NOINLINE void group_moments(const Switchable& s, const RowsProblem& problem, int32_t tile_rows,
+                                    int64_t begin, int64_t end) {
+  Instances<T> instances(s, problem, s.by_channel ? 1 : tile_rows);
+  RowMoments* merged = s.by_channel ? s.batch : s.layer;
+  const int64_t all = s.by_channel ? s.channels : s.samples;
+  const int64_t last = end * s.groups.group() < all ? end * s.groups.group() : all;
+  for (int64_t i = begin * s.groups.group(); i < last; ++i) {
+    MergeTree<Moments<double>> tree;
+    const auto push = [&](int64_t r, const RowMoments& m) {
+      tree.push(s.moments(m));
+      s.groups.push(s.by_channel ? i * s.samples + r / s.channels : r, s.moments(m));
+    };
+    if (!s.by_channel) instances.find(i * s.channels, (i + 1) * s.channels, push);
+    for (int64_t r = i; s.by_channel && r < problem.rows; r += s.channels) instances.find(r, r + 1, push);
+    if (merged != nullptr) merged[i] = from_moments(tree.finish());
+  }
+}
+
+// Merges `count` kept sets, `step` apart.
+inline RowMoments merge_kept(const Switchable& s, int64_t first, int64_t count, int64_t step) {
   MergeTree<Moments<double>> tree;
-  for (int64_t i = 0; i < count; ++i) {
-    const RowMoments& m = first[i * step];
-    tree.push({n, m.mean, m.mean_low, m.var / m.scale / m.scale * n});
-  }
-  const Moments<double> total = tree.finish();
-  return {total.mean, total.mean_low, total.m2 / total.count, 1.0};
+  for (int64_t i = 0; i < count; ++i) tree.push(s.moments(s.kept(first + i * step)));
+  return from_moments(tree.finish());
 }
 
-inline void merge_switchable(const Switchable& s, double n) {
-  for (int64_t i = 0; i < s.samples; ++i) s.layer[i] = merged(s.instance + i * s.channels, s.channels, 1, n);
+// The statistics of LayerNorm and BatchNorm, as far as phase 1 has left them.
+inline void merge_switchable(const Switchable& s) {
+  const bool kept = s.instance != nullptr;
+  for (int64_t i = 0; i < s.samples; ++i) {
+    if (kept)
+      s.layer[i] = merge_kept(s, i * s.channels, s.channels, 1);
+    else if (s.by_channel)
+      s.layer[i] = from_moments(s.groups.total(s.channels, i));
+  }
   for (int64_t c = 0; c < s.channels; ++c) {
-    s.batch[c] = s.training ? merged(s.instance + c, s.samples, s.channels, n)
-                            : RowMoments{read_number(s.running_mean, s.running_mean.inner.offset(c)), 0.0,
-                                         read_number(s.running_var, s.running_var.inner.offset(c)), 1.0};
+    if (!s.training)
+      s.batch[c] = {read_number(s.running_mean, s.running_mean.inner.offset(c)), 0.0,
+                    read_number(s.running_var, s.running_var.inner.offset(c)), 1.0};
+    else if (kept)
+      s.batch[c] = merge_kept(s, c, s.samples, s.channels);
+    else if (!s.by_channel)
+      s.batch[c] = from_moments(s.groups.total(s.samples, c));
   }
 }
 
-inline Mixture mixture(const Switchable& s, const Softmax3& mean_weight, const Softmax3& var_weight,
-                       int64_t sample, int64_t channel) {
-  Mixture m;
-  m.part[0] = s.instance[sample * s.channels + channel];
-  m.part[0].var = m.part[0].var / m.part[0].scale / m.part[0].scale;
-  m.part[1] = s.layer[sample];
-  m.part[2] = s.batch[channel];
-  m.mixed = m.part[2];
-  const double shift =
-      mean_weight.of[0] * m.mean_offset(0) + mean_weight.of[1] * m.mean_offset(1);  // from BatchNorm's mean
-  const TwoSum mean(m.part[2].mean, shift);
-  const TwoSum pair(mean.sum, mean.error + m.part[2].mean_low);
-  double var = 0.0;
-  for (int k = 0; k < 3; ++k) var += var_weight.of[k] * m.part[k].var;
-  m.mixed = {pair.sum, pair.error, var, 1.0};
-  m.rstd = 1.0 / square_root(var + s.eps);
-  return m;
-}
+// Mixtures, and what is applied of them.
+struct Mixer {
+  const Switchable& s;
+  Softmax3 mean_weight, var_weight;
+
+  inline explicit Mixer(const Switchable& s_)
+      : s(s_), mean_weight(s_.mean_weight), var_weight(s_.var_weight) {}
+
+  inline Mixture mix(const RowMoments& instance, const RowMoments& layer, int64_t channel) const {
+    Mixture m;
+    m.part[0] = instance;
+    m.part[1] = layer;
+    m.part[2] = s.batch[channel];
+    m.mixed = m.part[2];
+    const double shift =
+        mean_weight.of[0] * m.mean_offset(0) + mean_weight.of[1] * m.mean_offset(1);  // from BatchNorm's mean
+    const TwoSum mean(m.part[2].mean, shift);
+    const TwoSum pair(mean.sum, mean.error + m.part[2].mean_low);
+    double var = 0.0;
+    for (int k = 0; k < 3; ++k) var += var_weight.of[k] * m.part[k].var;
+    m.mixed = {pair.sum, pair.error, var, 1.0};
+    m.rstd = 1.0 / square_root(var + s.eps);
+    return m;
+  }
+  inline RowStatistics statistics(const Mixture& m) const {
+    return {m.mixed.mean, m.mixed.mean_low, m.mixed.var, m.rstd, 1.0, static_cast<double>(s.n)};
+  }
+};
 
 // ---- forward ----
 
 struct SwitchableForward {
   RowsForward rows;  // InstanceNorm's; as applied
   Switchable mix;
-  RowStatistics* mixed = nullptr;  // rows.ready
 };
 
+// Phase 1: one task is a tile, or a group of samples.
 template <typename T>
 void switchable_statistics_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const SwitchableForward& p = *static_cast<const SwitchableForward*>(state);
-  RowsForward rows = p.rows;
-  rows.y = Operand{};
-  rows.given = false;
-  rows.moments = p.mix.instance;
-  forward_tiles<T>(rows, begin, end);
-}
-
-inline void switchable_mix_phase(const void* state, int64_t, int64_t) {
-  const FloatEnvironment environment;
-  const SwitchableForward& p = *static_cast<const SwitchableForward*>(state);
   const Switchable& s = p.mix;
-  const double n = static_cast<double>(p.rows.n);
-  merge_switchable(s, n);
-  const Softmax3 mean_weight(s.mean_weight), var_weight(s.var_weight);
-  for (int64_t r = 0; r < p.rows.rows; ++r) {
-    const Mixture m = mixture(s, mean_weight, var_weight, r / s.channels, r % s.channels);
-    p.mixed[r] = {m.mixed.mean, m.mixed.mean_low, m.mixed.var, m.rstd, 1.0, n};
-  }
+  const int32_t tile_rows = p.rows.tile_rows;
+  if (s.instance == nullptr) return group_moments<T>(s, p.rows, tile_rows, begin, end);
+  const int64_t last = end * tile_rows < p.rows.rows ? end * tile_rows : p.rows.rows;
+  Instances<T>(s, p.rows, tile_rows).find(begin * tile_rows, last, [&](int64_t r, const RowMoments& m) {
+    s.keep(r, m);
+  });
+}
+
+inline void switchable_merge_phase(const void* state, int64_t, int64_t) {
+  const FloatEnvironment environment;
+  const Switchable& s = static_cast<const SwitchableForward*>(state)->mix;
+  merge_switchable(s);
   for (int64_t c = 0; s.training && c < s.channels; ++c) {
-    const double fresh[] = {s.batch[c].mean, s.batch[c].var};
-    const Operand* running[] = {&s.running_mean, &s.running_var};
-    for (int i = 0; i < 2; ++i) {
-      if (!*running[i]) continue;
-      const int64_t at = running[i]->inner.offset(c);
-      write_number(*running[i], at,
-                   (1.0 - s.momentum) * read_number(*running[i], at) + s.momentum * fresh[i]);
-    }
+    follow(s.running_mean, c, s.momentum, s.batch[c].mean);
+    follow(s.running_var, c, s.momentum, s.batch[c].var);
   }
 }
 
+// Phase 3: one task is a tile.
 template <typename T>
 void switchable_apply_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
-  forward_tiles<T>(static_cast<const SwitchableForward*>(state)->rows, begin, end);
+  const SwitchableForward& p = *static_cast<const SwitchableForward*>(state);
+  const Switchable& s = p.mix;
+  const Mixer mixer(s);
+  Instances<T> instances(s, p.rows, p.rows.tile_rows);
+  RowsForward rows = p.rows;
+  RowStatistics mixed[kRing];
+  rows.ready = mixed;
+  rows.ready_mask = kRing - 1;
+  for (int64_t tile = begin; tile < end; ++tile) {
+    const int64_t first = tile * rows.tile_rows, left = rows.rows - first;
+    const int64_t last = first + (left < rows.tile_rows ? left : rows.tile_rows);
+    instances.get(first, last, [&](int64_t r, const RowMoments& m) {
+      const Mixture mixture = mixer.mix(m, instances.layer(r / s.channels), r % s.channels);
+      mixed[r & (kRing - 1)] = mixer.statistics(mixture);
+    });
+    forward_tiles<T>(rows, tile, tile + 1);
+  }
 }
 
 // ---- backward ----
@@ -140,43 +260,67 @@ struct SwitchableBackward {
   RowsBackward rows;
   Switchable mix;
   Operand dmean_weight, dvar_weight;
-  RowStatistics* mixed = nullptr;
-  Sums* sums =
-      nullptr;  // of each (n, c): sum dy, sum dy xhat about InstanceNorm's statistics; then dx's a and b
+  int32_t tile_rows = 1;  // of statistics, where sets are not kept
+  Sums* sums = nullptr;   // of each (n, c), where they are kept: SetSums, then (dmean, dvar)
   Sums* layer = nullptr;  // of each sample: (sum dmean, sum dvar)
   Sums* batch = nullptr;  // of each channel
 };
 
-// Phase 1: statistics and sums of each (n, c), one read of dy and x.
+// Statistics and sums of one (n, c).
+struct SetSums {
+  RowMoments moments;
+  Sums sums;  // of dy, and of dy (x - mean) about InstanceNorm's mean
+};
+
 template <typename T>
-NORMKIT_NOINLINE void switchable_sums(const SwitchableBackward& p, int64_t begin, int64_t end) {
-  using C = Compute<T>;
-  const Operand none{};
-  ParameterReader<C> one(none, 0.0, C(1));
-  BackwardBuffers<T> buffers;
-  for (int64_t r = begin; r < end; ++r) {
-    const T* x_row = p.rows.x.template row<const T>(r);
-    const T* dy_row = p.rows.dy.template row<const T>(r);
+class SetReader {
+ public:
+  inline explicit SetReader(const SwitchableBackward& p) : p_(p), one_(none_, 0.0, Compute<T>(1)) {}
+
+  // From one read of dy and x.
+  NORMKIT_NOINLINE SetSums find(int64_t r) {
+    const RowsBackward& p = p_.rows;
+    const T* x_row = p.x.template row<const T>(r);
+    const T* dy_row = p.dy.template row<const T>(r);
     RowStatistics s;
-    row_statistics(p.rows, &x_row, 1, buffers.x, &s);
-    const Row<C> row = row_from(s, false, C());
+    row_statistics(p, &x_row, 1, buffers_.x, &s);
+    const Row<Compute<T>> row = row_from(s, false, Compute<T>());
     MergeTree<Sums> tree;
     bool overflows = false;
-    for (Blocks b(p.rows); b.more(); b.next()) {
-      const T* x = block_of(p.rows.x, x_row, b.begin, b.length, buffers.x);
-      const T* dy = block_of(p.rows.dy, dy_row, b.begin, b.length, buffers.dy);
-      tree.push(grad_sums(dy, x, b.length, row, one.block(r, b.begin, b.length), overflows));
+    for (Blocks b(p); b.more(); b.next()) {
+      const T* x = block_of(p.x, x_row, b.begin, b.length, buffers_.x);
+      const T* dy = block_of(p.dy, dy_row, b.begin, b.length, buffers_.dy);
+      tree.push(grad_sums(dy, x, b.length, row, one_.block(r, b.begin, b.length), overflows));
     }
-    const Sums sums = tree.finish();
-    p.mix.instance[r] = {s.mean / s.scale, s.mean_low / s.scale, s.var / s.scale / s.scale, 1.0};
-    // sum dy (x - mean of InstanceNorm)
-    p.sums[r] = {sums.first, sums.second / (s.rstd * s.scale)};
+    const Sums total = tree.finish();
+    return {unscaled({s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale}),
+            {total.first, total.second / (s.rstd * s.scale)}};
   }
-}
+  // From what was kept, where it was.
+  NORMKIT_INLINE SetSums get(int64_t r) {
+    if (p_.sums == nullptr) return find(r);
+    return {p_.mix.kept(r), p_.sums[r]};
+  }
+
+ private:
+  const SwitchableBackward& p_;
+  const Operand none_{};
+  ParameterReader<Compute<T>> one_;
+  BackwardBuffers<T> buffers_;
+};
+
+// Phase 1: one task is a set, or a group of samples.
 template <typename T>
 void switchable_sums_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
-  switchable_sums<T>(*static_cast<const SwitchableBackward*>(state), begin, end);
+  const SwitchableBackward& p = *static_cast<const SwitchableBackward*>(state);
+  if (p.sums == nullptr) return group_moments<T>(p.mix, p.rows, p.tile_rows, begin, end);
+  SetReader<T> sets(p);
+  for (int64_t r = begin; r < end; ++r) {
+    const SetSums set = sets.find(r);
+    p.mix.keep(r, set.moments);
+    p.sums[r] = set.sums;
+  }
 }
 
 // Parameter gradients of an empty array.
@@ -193,233 +337,118 @@ inline void switchable_empty_phase(const void* state, int64_t, int64_t) {
   }
 }
 
-// Phase 2: every gradient but dx, and what dx is applied with.
-inline void switchable_gradients_phase(const void* state, int64_t, int64_t) {
+inline double weight_of(const SwitchableBackward& p, int64_t channel) {
+  return p.rows.weight ? read_number(p.rows.weight, p.rows.weight.outer.offset(channel)) : 1.0;
+}
+
+// Of one (n, c): (dmean, dvar), and what bias and weight receive.
+struct SetGradients {
+  Sums statistics, parameters;
+
+  inline SetGradients(const Mixture& m, double weight, Sums sums) {
+    const double centred_sum = sums.second + m.mean_offset(0) * sums.first;  // sum dy (x - mean)
+    statistics = {-(m.rstd * weight * sums.first), -0.5 * (m.rstd * m.rstd * m.rstd * weight * centred_sum)};
+    parameters = {sums.first, centred_sum * m.rstd};
+  }
+};
+
+// dx = ((g - a) - xhat b) rstd of a set: the terms that are constant over the space make a, those along x
+// make b.
+struct Applied {
+  RowStatistics row;
+  Sums means;  // a, b
+
+  Applied() = default;
+  // `statistics`: see SetGradients.
+  inline Applied(const SwitchableBackward& p, const Mixer& mixer, int64_t r, const RowMoments& moments,
+                 Sums statistics) {
+    const Switchable& s = p.mix;
+    const int64_t i = r / s.channels, c = r % s.channels;
+    const double n = static_cast<double>(s.n);
+    const double count[] = {n, n * static_cast<double>(s.channels), n * static_cast<double>(s.samples)};
+    const Mixture m = mixer.mix(moments, s.layer[i], c);
+    const Sums shared[] = {statistics, p.layer[i], p.batch[c]};
+    double constant = 0.0, slope = 0.0;
+    for (int k = 0; k < 3; ++k) {
+      const double along = 2.0 * mixer.var_weight.of[k] * shared[k].second / count[k];
+      slope += along;
+      constant += mixer.mean_weight.of[k] * shared[k].first / count[k] - along * m.mean_offset(k);
+    }
+    row = mixer.statistics(m);
+    means = {-constant / m.rstd, -slope / m.rstd / m.rstd};
+  }
+};
+
+// Phase 2: every gradient but dx. One task: the logits' sums run through all sets, channel by channel. Sums
+// that were kept become (dmean, dvar).
+template <typename T>
+void switchable_gradients_phase(const void* state, int64_t, int64_t) {
   const FloatEnvironment environment;
   const SwitchableBackward& p = *static_cast<const SwitchableBackward*>(state);
   const Switchable& s = p.mix;
-  const double n = static_cast<double>(p.rows.n);
-  const double count[3] = {n, n * static_cast<double>(s.channels), n * static_cast<double>(s.samples)};
-  merge_switchable(s, n);
-  const Softmax3 mean_weight(s.mean_weight), var_weight(s.var_weight);
-  const auto weight_of = [&](int64_t channel) {
-    return p.rows.weight ? read_number(p.rows.weight, p.rows.weight.outer.offset(channel)) : 1.0;
-  };
+  merge_switchable(s);
+  const Mixer mixer(s);
+  SetReader<T> sets(p);
   MergeTree<Sums> logits[3];  // (dmean_weight, dvar_weight)
   for (int64_t i = 0; i < s.samples; ++i) p.layer[i] = {0.0, 0.0};
   for (int64_t c = 0; c < s.channels; ++c) {
     MergeTree<Sums> parameters, shared;
+    const double weight = weight_of(p, c);
     for (int64_t i = 0; i < s.samples; ++i) {
-      const int64_t r = i * s.channels + c;
-      const Mixture m = mixture(s, mean_weight, var_weight, i, c);
-      const double dy_sum = p.sums[r].first;
-      const double centred_sum = p.sums[r].second + m.mean_offset(0) * dy_sum;  // sum dy (x - mean)
-      const double w = weight_of(c);
-      const Sums statistics{-(m.rstd * w * dy_sum), -0.5 * (m.rstd * m.rstd * m.rstd * w * centred_sum)};
-      parameters.push({dy_sum, centred_sum * m.rstd});
+      const SetSums set = sets.get(i * s.channels + c);
+      const Mixture m = mixer.mix(set.moments, s.layer[i], c);
+      const SetGradients gradients(m, weight, set.sums);
+      const Sums statistics = gradients.statistics;
+      parameters.push(gradients.parameters);
       shared.push(statistics);
+      if (p.sums != nullptr) p.sums[i * s.channels + c] = statistics;
       p.layer[i] = merge(p.layer[i], statistics);
       for (int k = 0; k < 3; ++k)
         logits[k].push(
             {statistics.first * m.mean_offset(k), statistics.second * (m.part[k].var - m.mixed.var)});
-      p.mixed[r] = {m.mixed.mean, m.mixed.mean_low, m.mixed.var, m.rstd, 1.0, n};
-      p.sums[r] = statistics;
     }
     p.batch[c] = s.training ? shared.finish() : Sums{0.0, 0.0};
-    const Sums total = parameters.finish();
-    write_gradients(p.rows.dweight, c, &total.second, 1, p.rows.accumulate);
-    write_gradients(p.rows.dbias, c, &total.first, 1, p.rows.accumulate);
+    write_channel(p.rows, c, parameters.finish());
   }
   for (int k = 0; k < 3; ++k) {
     const Sums total = logits[k].finish();
-    const double values[] = {mean_weight.of[k] * total.first, var_weight.of[k] * total.second};
+    const double values[] = {mixer.mean_weight.of[k] * total.first, mixer.var_weight.of[k] * total.second};
     write_gradients(p.dmean_weight, k, &values[0], 1, p.rows.accumulate);
     write_gradients(p.dvar_weight, k, &values[1], 1, p.rows.accumulate);
   }
-  // dx = ((g - a) - xhat b) rstd: the terms that are constant over the space make a, those along x make b.
-  for (int64_t r = 0; r < p.rows.rows; ++r) {
-    const Mixture m = mixture(s, mean_weight, var_weight, r / s.channels, r % s.channels);
-    const Sums shared[] = {p.sums[r], p.layer[r / s.channels], p.batch[r % s.channels]};
-    double constant = 0.0, slope = 0.0;
-    for (int k = 0; k < 3; ++k) {
-      const double along = 2.0 * var_weight.of[k] * shared[k].second / count[k];
-      slope += along;
-      constant += mean_weight.of[k] * shared[k].first / count[k] - along * m.mean_offset(k);
-    }
-    p.sums[r] = {-constant / m.rstd, -slope / m.rstd / m.rstd};
-  }
 }
 
+// Phase 3: dx; one task is a set. A few together, whose divisions and square roots need not wait for sweeps.
 template <typename T>
 void switchable_dx_phase(const void* state, int64_t begin, int64_t end) {
   using C = Compute<T>;
+  constexpr int kTogether = 16;
   const FloatEnvironment environment;
   const SwitchableBackward& p = *static_cast<const SwitchableBackward*>(state);
+  const Mixer mixer(p.mix);
   ParameterReader<C> weight(p.rows.weight, 0.0, C(1));
   BackwardBuffers<T> buffers;
-  for (int64_t r = begin; r < end; ++r) {
-    const Row<C> row = row_from(p.mixed[r], false, C());
-    Row<C> unscaled = row;
-    unscaled.count = 1.0;  // a and b are means already
-    write_dx(p.rows, r, p.rows.dy.template row<const T>(r), p.rows.x.template row<const T>(r), row,
-             row_grad<C>(p.rows, unscaled, p.sums[r], false), weight, buffers);
+  SetReader<T> sets(p);
+  Applied applied[kTogether];
+  for (int64_t first = begin; first < end; first += kTogether) {
+    const int64_t last = end - first < kTogether ? end : first + kTogether;
+    for (int64_t r = first; r < last; ++r) {
+      SetSums set = sets.get(r);
+      if (p.sums == nullptr) {
+        const int64_t c = r % p.mix.channels;
+        const Mixture m = mixer.mix(set.moments, p.mix.layer[r / p.mix.channels], c);
+        set.sums = SetGradients(m, weight_of(p, c), set.sums).statistics;
+      }
+      applied[r - first] = Applied(p, mixer, r, set.moments, set.sums);
+    }
+    for (int64_t r = first; r < last; ++r) {
+      const Row<C> row = row_from(applied[r - first].row, false, C());
+      Row<C> of_means = row;
+      of_means.count = 1.0;  // a and b are means already
+      write_dx(p.rows, r, p.rows.dy.template row<const T>(r), p.rows.x.template row<const T>(r), row,
+               row_grad<C>(p.rows, of_means, applied[r - first].means, false), weight, buffers);
+    }
   }
-}
-
-// ---- plans ----
-
-struct SwitchableScratch {
-  size_t bytes = 0;
-  inline size_t add(int64_t count, size_t size) {
-    const size_t at = bytes;
-    bytes += static_cast<size_t>(count) * size;
-    return at;
-  }
-};
-
-inline size_t switchable_bytes(const ChannelsShape& shape, bool backward) {
-  RowsProblem p;
-  ArgumentChecker check;
-  const SetAxes axes(instance_sets(shape), &p, check);
-  if (check.status() != Status::kOk) return 0;
-  const size_t ends = sizeof(RowMoments) + (backward ? sizeof(Sums) : 0);
-  return static_cast<size_t>(p.rows) * (sizeof(RowStatistics) + ends) +
-         static_cast<size_t>(shape.size[0] + shape.size[1]) * ends + 64;
-}
-
-// The operands that both directions have.
-template <typename Args>
-inline Status prepare_switchable(const ChannelsShape& shape, const Args& args, bool updates, SetAxes& axes,
-                                 ArgumentChecker& check, RowsProblem& p, Switchable& s) {
-  static const int64_t three[] = {3};
-  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
-  if (!args.training && (args.running_mean.data == nullptr || args.running_var.data == nullptr))
-    check.fail(Status::kMissingStatistics);
-  if (check.status() != Status::kOk) return check.status();
-  p.eps = s.eps = args.eps;
-  s.training = args.training;
-  s.samples = shape.size[0];
-  s.channels = shape.size[1];
-  check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
-  check.input(args.weight, axes.elements(), axes.parameter_strides(args.weight.strides), false, &p.weight);
-  check.input(args.mean_weight, {0, 1, three}, args.mean_weight.strides, true, &s.mean_weight);
-  check.input(args.var_weight, {0, 1, three}, args.var_weight.strides, true, &s.var_weight);
-  const int64_t* strides = axes.own_channel_strides(args.running_mean.strides);
-  if (updates)
-    check.output(
-        {const_cast<void*>(static_cast<const void*>(args.running_mean.data)), args.running_mean.dtype},
-        axes.channels(), strides, false, &s.running_mean);
-  else
-    check.input({args.running_mean.data, args.running_mean.dtype}, axes.channels(), strides, false,
-                &s.running_mean);
-  strides = axes.own_channel_strides(args.running_var.strides);
-  if (updates)
-    check.output({const_cast<void*>(static_cast<const void*>(args.running_var.data)), args.running_var.dtype},
-                 axes.channels(), strides, false, &s.running_var);
-  else
-    check.input({args.running_var.data, args.running_var.dtype}, axes.channels(), strides, false,
-                &s.running_var);
-  check.parameter_type(p.weight, args.x.dtype, false);
-  check.parameter_type(s.mean_weight, args.x.dtype, false);
-  check.parameter_type(s.var_weight, args.x.dtype, false);
-  return check.status();
-}
-
-inline Status switchable_forward_plan(const ChannelsShape& shape, const SwitchableNormArgs& args,
-                                      Workspace workspace, Plan* plan) {
-  SwitchableForward f;
-  RowsForward& p = f.rows;
-  ArgumentChecker check;
-  SetAxes axes(instance_sets(shape), &p, check);
-  Status status = prepare_switchable(shape, args, args.training, axes, check, p, f.mix);
-  if (status != Status::kOk) return status;
-  f.mix.momentum = args.momentum;
-  p.activation = args.activation;
-  check.activation(args.activation);
-  check.input(args.bias, axes.elements(), axes.parameter_strides(args.bias.strides), false, &p.bias);
-  check.output(args.y, axes.elements(), axes.element_strides(args.y.strides), true, &p.y);
-  check.same_type(p.x, p.y);
-  check.parameter_type(p.bias, p.x.dtype, false);
-  check.overlaps(p.y, p.x, p.x);
-  if (check.status() != Status::kOk) return check.status();
-  plan->phase_count = 0;
-  if (p.rows == 0 || p.n == 0) return Status::kOk;
-  SwitchableScratch sizes;
-  const size_t instance = sizes.add(p.rows, sizeof(RowMoments)),
-               mixed = sizes.add(p.rows, sizeof(RowStatistics));
-  const size_t layer = sizes.add(f.mix.samples, sizeof(RowMoments));
-  const size_t batch = sizes.add(f.mix.channels, sizeof(RowMoments));
-  char* scratch = aligned_scratch(workspace, sizes.bytes);
-  if (scratch == nullptr) return Status::kWorkspaceTooSmall;
-  f.mix.instance = reinterpret_cast<RowMoments*>(scratch + instance);
-  f.mix.layer = reinterpret_cast<RowMoments*>(scratch + layer);
-  f.mix.batch = reinterpret_cast<RowMoments*>(scratch + batch);
-  p.ready = f.mixed = reinterpret_cast<RowStatistics*>(scratch + mixed);
-  p.given = true;
-  choose_tiles(p);
-  const int64_t bytes = p.tile_rows * p.n * p.x.bytes();
-  plan->phases[0] = {tiles(p), bytes, NORMKIT_PHASE_FUNCTIONS(switchable_statistics_phase)[p.x.dtype]};
-  plan->phases[1] = {1, 64 * p.rows, &switchable_mix_phase};
-  plan->phases[2] = {tiles(p), 2 * bytes, NORMKIT_PHASE_FUNCTIONS(switchable_apply_phase)[p.x.dtype]};
-  plan->phase_count = 3;
-  set_state(plan, f);
-  return Status::kOk;
-}
-
-inline Status switchable_backward_plan(const ChannelsShape& shape, const SwitchableNormBackwardArgs& args,
-                                       Workspace workspace, Plan* plan) {
-  static const int64_t three[] = {3};
-  SwitchableBackward b;
-  RowsBackward& p = b.rows;
-  ArgumentChecker check;
-  SetAxes axes(instance_sets(shape), &p, check);
-  Status status = prepare_switchable(shape, args, false, axes, check, p, b.mix);
-  if (status != Status::kOk) return status;
-  p.accumulate = args.accumulate;
-  check.input(args.dy, axes.elements(), axes.element_strides(args.dy.strides), true, &p.dy);
-  check.output(args.dx, axes.elements(), axes.element_strides(args.dx.strides), false, &p.dx);
-  check.output(args.dmean_weight, {0, 1, three}, args.dmean_weight.strides, false, &b.dmean_weight);
-  check.output(args.dvar_weight, {0, 1, three}, args.dvar_weight.strides, false, &b.dvar_weight);
-  check.output(args.dweight, axes.parameters(), axes.own_parameter_strides(args.dweight.strides), false,
-               &p.dweight);
-  check.output(args.dbias, axes.parameters(), axes.own_parameter_strides(args.dbias.strides), false,
-               &p.dbias);
-  check.same_type(p.x, p.dy);
-  check.same_type(p.x, p.dx);
-  const Operand* gradients[] = {&b.dmean_weight, &b.dvar_weight, &p.dweight, &p.dbias};
-  for (const Operand* gradient : gradients) check.parameter_type(*gradient, args.x.dtype, true);
-  check.overlaps(p.dx, p.x, p.dy);
-  if (check.status() != Status::kOk) return check.status();
-  if (p.rows == 0 || p.n == 0) {
-    plan->phases[0] = {1, 0, &switchable_empty_phase};
-    plan->phase_count = 1;
-    set_state(plan, b);
-    return Status::kOk;
-  }
-  const int64_t samples = b.mix.samples, channels = b.mix.channels;
-  SwitchableScratch sizes;
-  const size_t mixed = sizes.add(p.rows, sizeof(RowStatistics)),
-               instance = sizes.add(p.rows, sizeof(RowMoments));
-  const size_t layer = sizes.add(samples, sizeof(RowMoments)),
-               batch = sizes.add(channels, sizeof(RowMoments));
-  const size_t sums = sizes.add(p.rows, sizeof(Sums)), layer_sums = sizes.add(samples, sizeof(Sums));
-  const size_t batch_sums = sizes.add(channels, sizeof(Sums));
-  char* scratch = aligned_scratch(workspace, sizes.bytes);
-  if (scratch == nullptr) return Status::kWorkspaceTooSmall;
-  b.mixed = reinterpret_cast<RowStatistics*>(scratch + mixed);
-  b.mix.instance = reinterpret_cast<RowMoments*>(scratch + instance);
-  b.mix.layer = reinterpret_cast<RowMoments*>(scratch + layer);
-  b.mix.batch = reinterpret_cast<RowMoments*>(scratch + batch);
-  b.sums = reinterpret_cast<Sums*>(scratch + sums);
-  b.layer = reinterpret_cast<Sums*>(scratch + layer_sums);
-  b.batch = reinterpret_cast<Sums*>(scratch + batch_sums);
-  const int64_t bytes = p.n * p.x.bytes();
-  plan->phases[0] = {p.rows, 2 * bytes, NORMKIT_PHASE_FUNCTIONS(switchable_sums_phase)[p.x.dtype]};
-  plan->phases[1] = {1, 128 * p.rows, &switchable_gradients_phase};
-  plan->phases[2] = {p.rows, 3 * bytes, NORMKIT_PHASE_FUNCTIONS(switchable_dx_phase)[p.x.dtype]};
-  plan->phase_count = p.dx ? 3 : 2;
-  set_state(plan, b);
-  return Status::kOk;
 }
 
 NORMKIT_END_NAMESPACE
