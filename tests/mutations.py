@@ -36,6 +36,11 @@ OWN_SOURCES = {
     "columns_backward.hpp": ["sets_test.cpp"],
     "sets_plan.hpp": ["sets_test.cpp"],
     "switchable.hpp": ["sets_test.cpp"],
+    "merge.hpp": [*SOURCES, "scratch_test.cpp"],
+    "strips.hpp": ["scratch_test.cpp"],
+    "../cuda/lanes.cuh": ["cuda_test.cpp"],
+    "../cuda/warp.cuh": ["cuda_test.cpp"],
+    "../cuda/backward.cuh": ["cuda_test.cpp"],
 }
 FLAGS = ["-std=c++17", "-O1", "-fopenmp", "-w"]
 
@@ -52,8 +57,8 @@ MUTATIONS = [
     Mutation(
         "variance as E[x^2] - E[x]^2",
         "reduce.hpp",
-        "    const double squares = block_squares<true>(x, n, k, ahead);",
-        "    const double squares = block_squares<false>(x, n, C(0)) - n * k * (2 * mean - k);",
+        "    const double squares = block.template squares<true>(k);",
+        "    const double squares = block.template squares<false>(C(0)) - n * k * (2 * mean - k);",
     ),
     Mutation(
         "tail of a block's sum dropped",
@@ -76,7 +81,7 @@ MUTATIONS = [
     Mutation(
         "the mean of a chain that overflowed",
         "reduce.hpp",
-        "const double wide_mean = wide_block_sum<1>(x, n, 0.0) / static_cast<double>(n);",
+        "const double wide_mean = block.template wide_sum<1>(0.0) / n;",
         "const double wide_mean = mean;",
     ),
     Mutation(
@@ -118,7 +123,7 @@ MUTATIONS = [
     Mutation(
         "parameter gradients of a tile dropped",
         "rows_backward.hpp",
-        "  if (sums != nullptr) add_columns(p, tile, buffers, *sums);\n",
+        "  if (sums != nullptr) add_columns(p, tile, 0, p.n, buffers, sums->dweight(), sums->dbias());\n",
         "",
     ),
     Mutation(
@@ -179,8 +184,38 @@ MUTATIONS = [
     Mutation(
         "mixture about another mean",
         "switchable.hpp",
-        "const double centred_sum = p.sums[r].second + m.mean_offset(0) * dy_sum;",
-        "const double centred_sum = p.sums[r].second - m.mean_offset(0) * dy_sum;",
+        "const double centred_sum = sums.second + m.mean_offset(0) * sums.first;",
+        "const double centred_sum = sums.second - m.mean_offset(0) * sums.first;",
+    ),
+    Mutation(
+        "last group of samples: levels in the wrong order",
+        "merge.hpp",
+        "    for (int k = rank - 1; k >= 0; --k)\n      if ((samples >> k) & 1) tree",
+        "    for (int k = 0; k < rank; ++k)\n      if ((samples >> k) & 1) tree",
+    ),
+    Mutation(
+        "strips: chain of the panel before kept",
+        "strips.hpp",
+        "      memset(chain, 0, sizeof(chain));\n",
+        "",
+    ),
+    Mutation(
+        "CUDA: last elements in the chain",
+        "../cuda/lanes.cuh",
+        "      } else if (s * kLanes + lane < n) {\n        total.add(static_cast<double>(term));",
+        "      } else if (s * kLanes + lane < n) {\n        total.add(static_cast<double>(chain + term));",
+    ),
+    Mutation(
+        "CUDA: a team's last partial not merged",
+        "../cuda/warp.cuh",
+        "lane() + gap < count) partial",
+        "lane() + gap < count - 1) partial",
+    ),
+    Mutation(
+        "CUDA: panels beyond the first 32 start anew",
+        "../cuda/backward.cuh",
+        "tree.push(merge_lanes(own, count), count == kLanes ? 5 : 0);",
+        "tree = {}, tree.push(merge_lanes(own, count), count == kLanes ? 5 : 0);",
     ),
     Mutation(
         "window shifted by one for even sizes",
@@ -257,21 +292,23 @@ def run(command, **options):
 
 def mutated_tree(folder, mutation):
     """A copy of what the tests compile, broken."""
-    for part in ("cpp/include", "tests/cpp", "tests/reference"):
+    for part in ("cpp/include", "cpp/src", "tests/cpp", "tests/reference"):
         shutil.copytree(ROOT / part, folder / part)
     if mutation is not None:
         path = folder / HEADERS / mutation.file
         path.write_text(path.read_text().replace(mutation.old, mutation.new))
 
 
-def outcome(mutation):
-    """('caught', which test), ('survived', '') or ('error', why)."""
+def sources_of(mutation):
+    return OWN_SOURCES.get(mutation.file, SOURCES)
+
+
+def outcome(mutation, names):
+    """('caught', which test), ('survived', '') or ('error', why), of the tests in these sources."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mutated_tree(folder, mutation)
         program = folder / "tests/mutant"
-        every = list(dict.fromkeys(sum(OWN_SOURCES.values(), SOURCES)))
-        names = every if mutation is None else OWN_SOURCES.get(mutation.file, SOURCES)
         sources = [str(folder / "tests/cpp" / source) for source in names]
         include = ["-I", str(folder / "cpp/include")]
         built = run(
@@ -309,13 +346,15 @@ def main():
         if count != 1:
             print(f"{mutation.name}: its text stands {count} times in {mutation.file}, not once")
             return 1
-    state, detail = outcome(None)
+    state, detail = outcome(None, list(dict.fromkeys(name for m in chosen for name in sources_of(m))))
     if state != "survived":
         print(f"the tests fail without any mutation: {detail}")
         return 1
     passed = 0
     with ThreadPoolExecutor(2) as pool:
-        for mutation, (state, detail) in zip(chosen, pool.map(outcome, chosen), strict=True):
+        for mutation, (state, detail) in zip(
+            chosen, pool.map(outcome, chosen, map(sources_of, chosen)), strict=True
+        ):
             passed += state == "caught"
             print(f"{state:9} {mutation.name:45} {detail}", flush=True)
     print(f"{passed} passed, {len(chosen) - passed} failed")

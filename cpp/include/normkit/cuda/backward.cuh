@@ -291,6 +291,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // ---- parameters ----
 
 // Of channels: a warp takes one, with its sums in all samples.
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     sum_samples(const __grid_constant__ RowsBackward p, const Sums* channel_sums, int64_t samples) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;

@@ -188,7 +188,10 @@ template <typename E, int kSteps>
 NORMKIT_DEVICE RowStatistics team_statistics(const RowsProblem& p, int64_t set, const WarpBlock<E, kSteps>& x,
                                              int part, int team, SetPartial<Compute<E>>* shared) {
   const SetPartial<Compute<E>> own = set_partial(p, block_partial(p, x));
-  return checked_statistics(p, set, merge_team(own, part, team, shared).moments);
+  const RowStatistics s = checked_statistics(p, set, merge_team(own, part, team, shared).moments);
+  // A warp that is through may write where another one still reads the whole set (rescaled_set).
+  if (sizeof(E) == sizeof(double) && team > 1) __syncthreads();
+  return s;
 }
 
 template <typename Source, int kSteps>
@@ -305,9 +308,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// ---- small ones ----
+// ---- small ones; T tells the units of element types apart ----
 
 // Statistics of sets without elements.
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) empty_sets(const __grid_constant__ RowsForward p) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t set = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; set < p.rows; set += stride) {
@@ -317,6 +321,7 @@ __global__ void __launch_bounds__(kThreads, 1) empty_sets(const __grid_constant_
 }
 
 // Running statistics: a warp takes a channel.
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) update_channels(const __grid_constant__ RunningUpdate u) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t c = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); c < u.channels; c += stride) {

@@ -34,8 +34,11 @@ class Launcher {
     const int64_t blocks = (tasks - 1) / each + 1;
     const unsigned grid = static_cast<unsigned>(blocks < kMaxGrid ? blocks : kMaxGrid);
 #if defined(__CUDACC__)
-    kernel<<<grid, static_cast<unsigned>(threads), 0, stream_>>>(arguments...);
-    if (cudaPeekAtLastError() != cudaSuccess) status_ = Status::kDeviceError;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(grid);
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.stream = stream_;
+    if (cudaLaunchKernelEx(&config, kernel, arguments...) != cudaSuccess) status_ = Status::kDeviceError;
 #else
     on_host::launch(kernel, grid, static_cast<unsigned>(threads), arguments...);
 #endif

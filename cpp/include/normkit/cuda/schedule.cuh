@@ -15,14 +15,18 @@ struct Variant {
   static constexpr bool kStraight = kStraightElements;
   static constexpr int kSteps = kStepCount;
 };
-template <typename Run>
+// Of double elements there is only the general kind.
+template <typename T>
+constexpr bool kHasStraight = sizeof(T) < sizeof(double);
+
+template <typename T, typename Run>
 inline void with_variant(bool straight, int longest, const Run& run) {
-  if (!straight)
+  if (!straight || !kHasStraight<T>)
     run(Variant<false, kBlockSteps>());
   else if (longest <= 8 * kLanes)
-    run(Variant<true, 8>());
+    run(Variant<kHasStraight<T>, 8>());
   else
-    run(Variant<true, kBlockSteps>());
+    run(Variant<kHasStraight<T>, kBlockSteps>());
 }
 
 // Whether every block, or cut, of a set lies side by side in the operand, and parameters suit that.
@@ -81,7 +85,7 @@ inline Blocks cuts_of(const ColumnsShape& shape) {
 template <typename Source>
 inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
                          const SetBlocks& sets) {
-  with_variant(Source::kStraight, sets.blocks.length, [&](auto variant) {
+  with_variant<typename Source::Type>(Source::kStraight, sets.blocks.length, [&](auto variant) {
     if constexpr (variant.kStraight == Source::kStraight)
       launcher.run(&forward_sets<Source, variant.kSteps>, p.rows, team_blocks(sets), team_threads(sets),
                    problem, static_cast<int>(sets.count));
@@ -125,7 +129,7 @@ inline void apply(Launcher& launcher, const RowsForward& p, const ColumnsShape* 
     }
   }
   if (is_straight(p, cuts_of(p).unit()))
-    apply_pieces<PlainSource<T, true>>(launcher, p, p);
+    apply_pieces<PlainSource<T, kHasStraight<T>>>(launcher, p, p);
   else
     apply_pieces<PlainSource<T, false>>(launcher, p, p);
 }
@@ -135,14 +139,14 @@ template <typename T>
 inline void statistics_in_phases(Launcher& launcher, RowsForward& p, const SetBlocks& sets,
                                  const ColumnsShape* columns) {
   if (is_straight(p.x, sets.blocks.unit()))
-    forward_in_phases<PlainSource<T, true>>(launcher, p, p, sets, columns);
+    forward_in_phases<PlainSource<T, kHasStraight<T>>>(launcher, p, p, sets, columns);
   else
     forward_in_phases<PlainSource<T, false>>(launcher, p, p, sets, columns);
 }
 
 template <typename T>
 inline void forward(Launcher& launcher, RowsForward p) {
-  if (p.n == 0) return launcher.run(&empty_sets, p.rows, kThreads, kThreads, p);
+  if (p.n == 0) return launcher.run(&empty_sets<T>, p.rows, kThreads, kThreads, p);
   p.ready = nullptr;
   const ColumnsShape shape(p);
   const ColumnsShape* columns = suits_forward_columns(p, shape) ? &shape : nullptr;
@@ -150,13 +154,14 @@ inline void forward(Launcher& launcher, RowsForward p) {
   if (p.given) return apply<T>(launcher, p, columns);
   if constexpr (sizeof(Compute<T>) == sizeof(float)) {
     if (columns != nullptr && shape.fold == 1 && sets.count == 1)
-      return with_variant(true, sets.blocks.length, [&](auto variant) {
+      return with_variant<T>(true, sets.blocks.length, [&](auto variant) {
         launcher.run(&forward_columns<T, variant.kSteps>, shape.outer * Strip::strips(shape), 1,
                      kColumnThreads, p, shape, sets.blocks);
       });
   }
   if (columns == nullptr && fits_team(sets)) {
-    if (is_straight(p, sets.blocks.unit())) return forward_team<PlainSource<T, true>>(launcher, p, p, sets);
+    if (is_straight(p, sets.blocks.unit()))
+      return forward_team<PlainSource<T, kHasStraight<T>>>(launcher, p, p, sets);
     return forward_team<PlainSource<T, false>>(launcher, p, p, sets);
   }
   statistics_in_phases<T>(launcher, p, sets, columns);
@@ -170,7 +175,7 @@ inline void forward(Launcher& launcher, RunningUpdate u) {
   u.forward.moments_mask = -1;
   forward<T>(launcher, u.forward);
   if (updates && u.forward.n >= 2)  // else there is no unbiased variance
-    launcher.run(&update_channels, u.channels, kWarps, kThreads, u);
+    launcher.run(&update_channels<T>, u.channels, kWarps, kThreads, u);
 }
 
 template <typename T, typename E>
@@ -180,7 +185,7 @@ inline void add_forward(Launcher& launcher, AddNormForward problem) {
   const SetBlocks sets = forward_blocks(p);
   if (fits_team(sets)) {
     if (is_straight(problem, sets.blocks.unit()))
-      return forward_team<SumSource<T, E, true>>(launcher, problem, p, sets);
+      return forward_team<SumSource<T, E, kHasStraight<T>>>(launcher, problem, p, sets);
     return forward_team<SumSource<T, E, false>>(launcher, problem, p, sets);
   }
   if constexpr (sizeof(T) == sizeof(E)) {
@@ -251,9 +256,9 @@ inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* 
                      kColumnThreads, p, shape, sets, partials);
     }
     if (!columns)
-      launcher.run(
-          is_straight(p, sets.blocks.unit()) ? &grad_sums_of_sets<T, true> : &grad_sums_of_sets<T, false>,
-          sets.columns * sets.count, kWarps, kThreads, p, sets, partials);
+      launcher.run(is_straight(p, sets.blocks.unit()) ? &grad_sums_of_sets<T, kHasStraight<T>>
+                                                      : &grad_sums_of_sets<T, false>,
+                   sets.columns * sets.count, kWarps, kThreads, p, sets, partials);
   }
   launcher.run(&gradients_of_sets<T>, p.rows, kWarps, kThreads, p, sets,
                static_cast<const GradPartial*>(partials), grads, channel_sums);
@@ -266,15 +271,16 @@ inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* 
     }
   }
   const Blocks cuts = cuts_of(p);
-  launcher.run(
-      is_straight(p, cuts.unit()) ? &apply_gradients_to_sets<T, true> : &apply_gradients_to_sets<T, false>,
-      p.rows * cuts.count(), kWarps, kThreads, p, cuts, static_cast<const RowGrad<C>*>(grads));
+  launcher.run(is_straight(p, cuts.unit()) ? &apply_gradients_to_sets<T, kHasStraight<T>>
+                                           : &apply_gradients_to_sets<T, false>,
+               p.rows * cuts.count(), kWarps, kThreads, p, cuts, static_cast<const RowGrad<C>*>(grads));
 }
 
 // Of parameters that are numbers for each channel.
+template <typename T>
 inline void backward_parameters_of_channels(Launcher& launcher, const RowsBackward& p, const Sums* sums,
                                             int64_t samples) {
-  if (p.dweight || p.dbias) launcher.run(&sum_samples, p.channels, kWarps, kThreads, p, sums, samples);
+  if (p.dweight || p.dbias) launcher.run(&sum_samples<T>, p.channels, kWarps, kThreads, p, sums, samples);
 }
 
 template <typename T>
@@ -285,14 +291,14 @@ inline void backward(Launcher& launcher, RowsBackward p) {
   if (p.rows == 0 || p.n == 0) {  // gradients of parameters without rows
     p.rows = 0;
     if (has_row_parameters(p)) return backward_parameters_of_rows<T>(launcher, p);
-    return backward_parameters_of_channels(launcher, p, nullptr, 0);
+    return backward_parameters_of_channels<T>(launcher, p, nullptr, 0);
   }
   if (!has_row_parameters(p)) {
     const int64_t all = p.rows * p.segments;
     Sums* sums = wants_parameters ? launcher.scratch<Sums>(all) : nullptr;
     prepare_statistics<T>(launcher, p);
     backward_in_phases<T>(launcher, p, sums);
-    return backward_parameters_of_channels(launcher, p, sums, all / p.channels);
+    return backward_parameters_of_channels<T>(launcher, p, sums, all / p.channels);
   }
   // dx comes last: it may lie where dy or x does, and the parameters' sums read both again.
   const SetBlocks sets = backward_blocks(p);
@@ -301,7 +307,7 @@ inline void backward(Launcher& launcher, RowsBackward p) {
   backward_parameters_of_rows<T>(launcher, p);
   if (!p.dx) return;
   if (!team) return backward_in_phases<T>(launcher, p, nullptr);
-  with_variant(is_straight(p, sets.blocks.unit()), sets.blocks.length, [&](auto variant) {
+  with_variant<T>(is_straight(p, sets.blocks.unit()), sets.blocks.length, [&](auto variant) {
     launcher.run(&backward_sets_in_registers<T, variant.kStraight, variant.kSteps>, p.rows, team_blocks(sets),
                  team_threads(sets), p, static_cast<int>(sets.count));
   });

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""The CUDA backend, compiled: every architecture, nothing that would change bits, no spilled registers.
+
+    python3 tests/cuda_build.py [--build DIR] [--jobs N]
+
+Needs nvcc, no GPU; without nvcc it says so and passes. Prints a line for each check and 'N passed, N failed'.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What runs for contiguous arrays; the general variants may spill.
+MAIN = (
+    "forward_sets<PlainSource<{type}, true>",
+    "backward_sets_in_registers<{type}, true",
+    "apply_sets<PlainSource<{type}, true>",
+)
+TYPES = {"f32": "float", "f16": "normkit::Float16", "bf16": "normkit::BFloat16"}
+
+
+def find_nvcc():
+    for candidate in (os.environ.get("CUDACXX"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"):
+        if candidate and Path(candidate).exists():
+            return candidate
+    return None
+
+
+def run(*command):
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n{result.stdout[-3000:]}{result.stderr[-3000:]}")
+    return result.stdout + result.stderr
+
+
+def kernels(log):
+    """(architecture, demangled name, registers, spilled bytes) of each entry function in ptxas' report."""
+    found, entry, arch, spilled = [], None, None, {}
+    for line in log.splitlines():
+        if match := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
+            entry, arch = match.groups()
+        elif match := re.search(r"Function properties for (\S+)", line):
+            function = match.group(1)
+        elif match := re.search(r"(\d+) bytes spill stores", line):
+            spilled[function] = int(match.group(1))
+        elif (match := re.search(r"Used (\d+) registers", line)) and entry:
+            found.append((arch, entry, int(match.group(1)), spilled.get(entry, 0)))
+            entry = None
+    names = run("c++filt", *[f[1] for f in found]).splitlines()
+    short = [re.sub(r"normkit::device::detail::(gpu::)?|\(.*", "", n).removeprefix("void ") for n in names]
+    return [(a, n, r, s) for (a, _, r, s), n in zip(found, short, strict=True)]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--build", type=Path)
+    parser.add_argument("--jobs", default=str(os.cpu_count()))
+    options = parser.parse_args()
+    nvcc = find_nvcc()
+    if nvcc is None:
+        print("no nvcc: the CUDA backend is not compiled")
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        build = options.build or Path(temporary)
+        kept = build / "kept"
+        kept.mkdir(parents=True, exist_ok=True)
+        run(
+            "cmake",
+            "-S",
+            ROOT,
+            "-B",
+            build,
+            "-G",
+            "Ninja",
+            "-DNORMKIT_CUDA=ON",
+            "-DNORMKIT_TESTS=OFF",
+            f"-DCMAKE_CUDA_COMPILER={nvcc}",
+            f"-DCMAKE_CUDA_FLAGS=--keep --keep-dir={kept} -Xptxas=-v",
+        )
+        log = run("cmake", "--build", build, "-j", options.jobs, "-v")
+        print(run(build / "cpp/examples/example_layer_norm_cuda").strip())
+
+        passed = failed = 0
+
+        def check(what, good, note=""):
+            nonlocal passed, failed
+            passed, failed = passed + bool(good), failed + (not good)
+            print(f"{'ok  ' if good else 'FAIL'} {what}{': ' + note if note else ''}")
+
+        wanted = (ROOT / "cpp/src/cuda/CMakeLists.txt").read_text()
+        wanted = re.search(r"NORMKIT_CUDA_ARCHITECTURES ([\d ]+) CACHE", wanted).group(1).split()
+        found = kernels(log)
+        for arch in wanted:
+            count = sum(a == f"sm_{arch}" for a, *_ in found)
+            check(f"kernels for sm_{arch}", count > 0, str(count))
+        ptx = sorted(kept.glob("kernels_*.ptx"))
+        check("PTX of every element type", len(ptx) == 4, str(len(ptx)))
+        for file in ptx:
+            text = file.read_text()
+            bad = sorted(set(re.findall(r"\b(?:fma|mad)\.\S*f(?:32|64)|\S*\.approx\S*|\S*\.ftz\S*", text)))
+            check(f"exact arithmetic in {file.name}", "add.rn.f64" in text and not bad, " ".join(bad))
+        for kind, name in TYPES.items():
+            for pattern in MAIN:
+                start = pattern.format(type=name)
+                main_kernels = [k for k in found if k[1].startswith(start)]
+                worst = max((k[3] for k in main_kernels), default=0)
+                most = max((k[2] for k in main_kernels), default=0)
+                check(
+                    f"{start}...> ({kind}), {len(main_kernels)} kernels",
+                    main_kernels and worst <= 64,
+                    f"at most {most} registers, {worst} bytes spilled",
+                )
+        print(f"{passed} passed, {failed} failed")
+        return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
