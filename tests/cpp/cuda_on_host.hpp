@@ -25,7 +25,7 @@
 #define __host__
 #define __shared__ static
 #define __forceinline__ inline
-#define __noinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 #define __grid_constant__
 
