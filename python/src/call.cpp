@@ -24,7 +24,7 @@ Operand& Call::add() {
   return added;
 }
 
-Status Call::run_on_device(const Plan& plan) {
+void Call::run_on_device(const Plan& plan) {
   const size_t bytes = cuda_backend::workspace_bytes(plan);
   const int64_t count = static_cast<int64_t>(bytes + sizeof(double) - 1) / int64_t{sizeof(double)};
   // It goes back to its library before the kernels have run. That is safe: allocators of streams lend memory
@@ -33,7 +33,8 @@ Status Call::run_on_device(const Plan& plan) {
   Operand workspace;
   workspace.array.place = &place_;
   if (bytes > 0) workspace.make_on_device("the workspace", DType::kF64, &count, 1);
-  return enqueue_plan(plan, {workspace.array.data, bytes}, place_.stream());
+  const Status status = enqueue_plan(plan, {workspace.array.data, bytes}, place_.stream());
+  if (status != Status::kOk) fail(status);
 }
 
 void Call::fail_overlap() const {

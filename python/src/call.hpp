@@ -27,18 +27,12 @@ class Call {
   void run(const Shape& shape, const Args& args,
            size_t (*workspace_bytes)(const Shape&, const Args&) noexcept,
            Status (*make_plan)(const Shape&, const Args&, Workspace, Plan*) noexcept) {
-    if (place_.on_device()) {
-      Plan plan;
-      Status status = make_plan(shape, args, cuda::lent_later(), &plan);
-      if (status == Status::kOk) status = run_on_device(plan);
-      if (status != Status::kOk) fail(status);
-      return;
-    }
-    const Scratch scratch(workspace_bytes != nullptr ? workspace_bytes(shape, args) : 0);
+    const bool on_host = !on_device();
+    const Scratch scratch(on_host && workspace_bytes != nullptr ? workspace_bytes(shape, args) : 0);
     Plan plan;
-    const Status status = make_plan(shape, args, scratch.workspace(), &plan);
+    const Status status = make_plan(shape, args, on_host ? scratch.workspace() : cuda::lent_later(), &plan);
     if (status != Status::kOk) fail(status);
-    run_plan(plan);
+    on_host ? run_plan(plan) : run_on_device(plan);
   }
   // What a plan checks too; for an operation without one.
   void check_aligned() const;
@@ -53,7 +47,7 @@ class Call {
   const Operand& operand(int i) const { return reinterpret_cast<const Operand*>(memory_)[i]; }
 
  private:
-  Status run_on_device(const Plan& plan);
+  void run_on_device(const Plan& plan);
   // Turns a refused plan into an exception that names the arguments concerned.
   [[noreturn]] void fail(Status status) const;
   [[noreturn]] void fail_overlap() const;

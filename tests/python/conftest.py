@@ -13,8 +13,11 @@ for folder in (TESTS, TESTS / "python"):
 import checks  # noqa: E402
 import normkit  # noqa: E402
 
-# It needs an extension built for it, and puts stand-ins where PyTorch would be found.
-collect_ignore = [] if normkit._ext._cuda_architectures() == "host" else ["test_cuda.py"]
+# With stand-ins for devices and libraries, which need an extension built for them; and with real ones.
+ON_HOST = normkit._ext._cuda_architectures() == "host"
+collect_ignore = [] if ON_HOST else ["test_cuda.py"]
+if ON_HOST or not normkit.cuda.is_available():
+    collect_ignore.append("test_cuda_device.py")
 
 
 def pytest_addoption(parser):
