@@ -305,6 +305,14 @@ def test_arrays_of_one_call_lie_on_one_device():
         r"^running_mean is numpy",
         lambda: nk.batch_norm(there, np.zeros(33, np.float32), np.ones(33, np.float32), training=True),
     )
+    image, constants = CupyArray(np.ones((2, 3, 4), np.float32)), [np.ones(3), np.ones(3)]
+    saved = dict(zip(("mean", "rstd"), map(CupyArray, constants), strict=True))
+    sums = nk.GradSums(*constants, (0, 2)).update(image.array, image.array)
+    refused(
+        ValueError,
+        r"^sums.sum_dy is numpy.ndarray on the CPU, but x is on CUDA device 0",
+        lambda: nk.batch_norm_backward(image, image, None, None, training=True, sums=sums, **saved),
+    )
     pinned = CupyArray(x, kind=3)  # the host's own memory
     refused(ValueError, r"^dy is .* on the CPU", lambda: nk.layer_norm_backward(pinned, there, 33))
     for kind, number in ((10, 0), (2, -1)):

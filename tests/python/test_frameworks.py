@@ -236,6 +236,10 @@ def test_objects_that_lie_in_dlpack(op):
         op.forward(Foreign(x, capsule=KeyboardInterrupt()), case, eps=EPS)
 
 
+without_cuda = pytest.mark.skipif(normkit.cuda.is_built(), reason="this build has CUDA kernels")
+
+
+@without_cuda
 @every_operation
 @pytest.mark.parametrize("device", ((2, 0), (2, 3), (13, 0)))
 def test_cuda_arrays_in_a_build_without_cuda(op, device):
@@ -258,6 +262,7 @@ def test_cuda_arrays_in_a_build_without_cuda(op, device):
     checks.COUNT.values += out.size
 
 
+@without_cuda
 def test_no_cuda_devices_in_a_build_without_cuda():
     assert not normkit.cuda.is_built() and not normkit.cuda.is_available()
     assert normkit.cuda.device_count() == 0
