@@ -1,4 +1,5 @@
-// Included by one small unit per element type, which defines NORMKIT_CUDA_TYPE and NORMKIT_CUDA_RUN.
+// Included by one small unit per element type, which defines NORMKIT_CUDA_TYPE, NORMKIT_CUDA_RUN and, for
+// nvcc, a NORMKIT_ISA of its own.
 #include "kernels.hpp"
 #include "normkit/cuda/schedule.cuh"
 

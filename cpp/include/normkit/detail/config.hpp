@@ -62,8 +62,11 @@
 
 // The instruction set is the one that the translation unit is compiled for. Each has a namespace of its own,
 // so that units compiled for different ones may be linked into one program.
+// Units for devices name their own: kernels are no inline functions, and each unit has all of them.
 #if defined(__CUDACC__)
-#  define NORMKIT_ISA device
+#  if !defined(NORMKIT_ISA)
+#    define NORMKIT_ISA device
+#  endif
 #  define NORMKIT_VECTOR_BYTES 0
 #elif defined(NORMKIT_FORCE_SCALAR)
 #  define NORMKIT_ISA scalar
