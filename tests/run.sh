@@ -48,7 +48,7 @@ cmake -S . -B build -G Ninja -DNORMKIT_WERROR=ON >/dev/null
 cmake --build build
 
 say "C++: tests"
-ctest --test-dir build --output-on-failure
+ctest --test-dir build -j2 --output-on-failure
 
 say "C++: consumers"
 python3 tests/consumer/run.py --build build

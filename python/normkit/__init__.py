@@ -11,7 +11,7 @@ array([[-1.2247357,  0.       ,  1.2247357],
        [-1.2247357,  0.       ,  1.2247357]], dtype=float32)
 """
 
-from . import functional, nn
+from . import cuda, functional, nn
 from ._ext import __version__, get_num_threads, get_output_pool, isa, set_num_threads, set_output_pool
 from ._runtime import num_threads, show_config
 from .functional import *  # noqa: F403
@@ -21,6 +21,7 @@ __all__ = [
     "GradSums",
     "Moments",
     "__version__",
+    "cuda",
     "functional",
     "get_num_threads",
     "get_output_pool",

@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"  stores    {facts['stores']}")
     print(f"  pages     {facts['huge_pages']} ({facts['huge_pages_reason']})")
     print(f"  pool      {facts['output_pool']['mib']} MiB ({facts['output_pool_reason']})")
+    print(f"  cuda      {facts['cuda']}")
     print(f"  dtypes    {', '.join(facts['dtypes'])}")
     print(f"  packages  {', '.join(f'{name} {version}' for name, version in facts['packages'].items())}")
     print(f"  build     {', '.join(f'{name} {value}' for name, value in facts['build'].items())}")
@@ -52,7 +53,7 @@ def collect() -> dict[str, Any]:
     threads, threads_reason = _threads()
     pool, pool_reason = _output_pool()
     huge_pages, huge_pages_reason = _huge_pages()
-    told = ("version", "isa", "isa available", "threads", "machine", "python", "numpy")
+    told = ("version", "isa", "isa available", "threads", "cuda", "machine", "python", "numpy")
     return {
         "version": normkit.__version__,
         "machine": f"{processor_name()} ({platform.system()} {platform.machine()})",
@@ -69,6 +70,10 @@ def collect() -> dict[str, Any]:
         "huge_pages_reason": huge_pages_reason,
         "output_pool": pool,
         "output_pool_reason": pool_reason,
+        "cuda": config["cuda"],
+        "cuda_devices": [
+            normkit.cuda.device_properties(i)._asdict() for i in range(normkit.cuda.device_count())
+        ],
         "dtypes": DTYPES if importlib.util.find_spec("ml_dtypes") else _dtypes_without_ml_dtypes(),
         "packages": package_versions(PEERS),
         "build": {name: value for name, value in config.items() if name not in told},

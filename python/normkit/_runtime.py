@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import _ext
+from . import _ext, cuda
 
 
 class num_threads:
@@ -54,6 +54,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "isa": _ext.isa(),
         "isa available": _ext._isa_available(),
         "threads": _ext.get_num_threads(),
+        "cuda": _cuda(),
         "compiler": _ext._compiler,
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -67,3 +68,11 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     for key, value in config.items():
         print(f"{key:<{width}}  {value}")
     return None
+
+
+def _cuda() -> str:
+    if not cuda.is_built():
+        return "not built"
+    devices = [cuda.device_properties(i) for i in range(cuda.device_count())]
+    names = [f"{device.name} ({'.'.join(map(str, device.compute_capability))})" for device in devices]
+    return f"built for {_ext._cuda_architectures()}; {', '.join(names) or 'no device found'}"

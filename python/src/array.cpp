@@ -16,18 +16,20 @@ const char* dtype_name(DType dtype) {
   return "unknown";
 }
 
-const char* kind_name(Kind kind) {
+const char* library_name(Kind kind) {
   switch (kind) {
     case Kind::kNumpy:
-      return "NumPy array";
+      return "numpy";
     case Kind::kTorch:
-      return "PyTorch tensor";
+      return "torch";
     case Kind::kJax:
-      return "JAX array";
+      return "jax";
+    case Kind::kCupy:
+      return "cupy";
     case Kind::kOther:
-      return "array";
+      break;
   }
-  return "array";
+  return "";
 }
 
 nb::object shape_text(const Array& array) {
@@ -63,6 +65,7 @@ void Array::read(PyObject* source, const char* argument, Access access) {
   object = source;
   name = argument;
   if (is_numpy_array(source)) {
+    if (place != nullptr) place->admit_on_host(*this);
     read_numpy(*this, source, access);
   } else {
     read_dlpack(*this, source, access);

@@ -1,5 +1,5 @@
-// Array intake: one description for NumPy arrays, PyTorch tensors, JAX arrays and whatever else speaks
-// DLPack.
+// Array intake: one description for NumPy arrays, PyTorch tensors, JAX and CuPy arrays and whatever else
+// speaks DLPack.
 //
 // An Array borrows the caller's memory for the duration of one call; nothing is ever copied or converted.
 // Every check that concerns one array alone (type, device, dtype, byte order, writability) is made here;
@@ -12,10 +12,11 @@
 #include "dlpack.hpp"
 #include "errors.hpp"
 #include "normkit/types.hpp"
+#include "place.hpp"
 
 namespace normkit::python {
 
-enum class Kind : uint8_t { kNumpy, kTorch, kJax, kOther };
+enum class Kind : uint8_t { kNumpy, kTorch, kJax, kCupy, kOther };
 enum class Access : uint8_t { kRead, kWrite };
 
 // Owns a tensor that came in a DLPack capsule until the end of the call. Needs the GIL.
@@ -44,6 +45,7 @@ struct Array {
   int32_t ndim = 0;
   DType dtype = DType::kF32;
   Kind kind = Kind::kNumpy;
+  Place* place = nullptr;  // where the arrays of its call lie; null: on the host
   int64_t sizes[kMaxRank];
   int64_t strides[kMaxRank];  // in elements
   Lease lease;
@@ -59,8 +61,8 @@ struct Array {
 // "float32", "bfloat16", ...
 const char* dtype_name(DType dtype);
 
-// "NumPy", "PyTorch", ...
-const char* kind_name(Kind kind);
+// The module of the array's library: "torch", ...; "" for one that is not known.
+const char* library_name(Kind kind);
 
 nb::object shape_text(const Array& array);
 

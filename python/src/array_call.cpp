@@ -80,7 +80,7 @@ PyObject* forward_result(const ArrayCall& call, bool return_stats, Operand* y, O
   return result_tuple(call.x(), all, mean != nullptr ? 3 : 2);
 }
 
-ArrayCall::ArrayCall(PyObject* x, const char* name) {
+ArrayCall::ArrayCall(PyObject* x, const char* name, Kernels kernels) : Call(kernels) {
   Operand& o = add();
   o.in_place = true;
   o.array.read(x, name, Access::kRead);

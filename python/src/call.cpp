@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include "cuda_backend.hpp"
+
 namespace normkit::python {
 namespace {
 
@@ -17,7 +19,22 @@ bool same_view(const Array& a, const Array& b) {
 
 Operand& Call::add() {
   if (used_ == kMaxOperands) raise(PyExc_SystemError, "an operation has too many operands");
-  return *new (&operand(used_++)) Operand();
+  Operand& added = *new (&operand(used_++)) Operand();
+  added.array.place = &place_;
+  return added;
+}
+
+void Call::run_on_device(const Plan& plan) {
+  const size_t bytes = cuda_backend::workspace_bytes(plan);
+  const int64_t count = static_cast<int64_t>(bytes + sizeof(double) - 1) / int64_t{sizeof(double)};
+  // It goes back to its library before the kernels have run. That is safe: allocators of streams lend memory
+  // again only on the stream that it was lent on, so that its next use comes behind these kernels, and
+  // cudaFree waits for the device.
+  Operand workspace;
+  workspace.array.place = &place_;
+  if (bytes > 0) workspace.make_on_device("the workspace", DType::kF64, &count, 1);
+  const Status status = enqueue_plan(plan, {workspace.array.data, bytes}, place_.stream());
+  if (status != Status::kOk) fail(status);
 }
 
 void Call::fail_overlap() const {
@@ -61,6 +78,10 @@ void Call::check_aligned() const {
 void Call::fail(Status status) const {
   if (status == Status::kOverlap) fail_overlap();
   if (status == Status::kMisaligned) check_aligned();
+  if (status == Status::kUnsupported) Place::raise_no_kernels(operand(0).array, place_.device());
+  if (status == Status::kDeviceError)
+    raise(PyExc_RuntimeError, "CUDA device %d refused to start a kernel: %s",
+          static_cast<int>(place_.device()), cuda_backend::last_error());
   if (status == Status::kTooManyAxes) {
     const Array& x = operand(0).array;
     raise(PyExc_ValueError,

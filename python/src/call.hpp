@@ -7,6 +7,7 @@
 #define NORMKIT_PYTHON_CALL_HPP_
 
 #include "normkit/channels.hpp"
+#include "normkit/cuda/cuda.hpp"
 #include "output.hpp"
 #include "run.hpp"
 
@@ -14,7 +15,7 @@ namespace normkit::python {
 
 class Call {
  public:
-  Call() {}
+  explicit Call(Kernels kernels) : place_(kernels) {}
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
   ~Call() {
@@ -26,14 +27,16 @@ class Call {
   void run(const Shape& shape, const Args& args,
            size_t (*workspace_bytes)(const Shape&, const Args&) noexcept,
            Status (*make_plan)(const Shape&, const Args&, Workspace, Plan*) noexcept) {
-    const Scratch scratch(workspace_bytes != nullptr ? workspace_bytes(shape, args) : 0);
+    const bool on_host = !on_device();
+    const Scratch scratch(on_host && workspace_bytes != nullptr ? workspace_bytes(shape, args) : 0);
     Plan plan;
-    const Status status = make_plan(shape, args, scratch.workspace(), &plan);
+    const Status status = make_plan(shape, args, on_host ? scratch.workspace() : cuda::lent_later(), &plan);
     if (status != Status::kOk) fail(status);
-    run_plan(plan);
+    on_host ? run_plan(plan) : run_on_device(plan);
   }
   // What a plan checks too; for an operation without one.
   void check_aligned() const;
+  bool on_device() const { return place_.on_device(); }
 
  protected:
   static constexpr int kMaxOperands = 16;
@@ -44,6 +47,7 @@ class Call {
   const Operand& operand(int i) const { return reinterpret_cast<const Operand*>(memory_)[i]; }
 
  private:
+  void run_on_device(const Plan& plan);
   // Turns a refused plan into an exception that names the arguments concerned.
   [[noreturn]] void fail(Status status) const;
   [[noreturn]] void fail_overlap() const;
@@ -51,13 +55,14 @@ class Call {
   // Operands are made one by one: sixteen would cost a small call a tenth of its time.
   alignas(Operand) unsigned char memory_[kMaxOperands * sizeof(Operand)];
   int used_ = 0;
+  Place place_;
 };
 
 // An operation on one array x and others of its shape. The operation's axes are x's in another order, and x's
 // may be taken apart into several; every operand of x's shape gets its strides accordingly.
 class ArrayCall : public Call {
  public:
-  explicit ArrayCall(PyObject* x, const char* name = "x");
+  explicit ArrayCall(PyObject* x, const char* name = "x", Kernels kernels = Kernels::kHost);
 
   const Array& x() const { return operand(0).array; }
   bool x_is_f64() const { return x().dtype == DType::kF64; }
@@ -134,7 +139,7 @@ double rms_eps(PyObject* argument, const RowsCall& call);
 // BatchNorm, InstanceNorm, ...: N, C, then the axes of space.
 class ChannelsCall : public ArrayCall {
  public:
-  ChannelsCall(PyObject* x, PyObject* channel_axis, const char* name = "x");
+  ChannelsCall(PyObject* x, PyObject* channel_axis, const char* name = "x", Kernels kernels = Kernels::kHost);
 
   ChannelsShape shape() const { return {rank(), sizes_}; }
   int64_t samples() const { return sizes_[0]; }
@@ -154,7 +159,8 @@ class ChannelsCall : public ArrayCall {
 // Norms over any sets: axes normalized together, axes with parameters.
 class SetsCall : public ArrayCall {
  public:
-  explicit SetsCall(PyObject* x, const char* name = "x") : ArrayCall(x, name) {}
+  explicit SetsCall(PyObject* x, const char* name = "x", Kernels kernels = Kernels::kHost)
+      : ArrayCall(x, name, kernels) {}
 
   // Normalizes over `axis`: an int, a tuple of ints, or None for all axes.
   void over(PyObject* axis);

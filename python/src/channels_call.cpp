@@ -4,7 +4,8 @@
 
 namespace normkit::python {
 
-ChannelsCall::ChannelsCall(PyObject* x, PyObject* channel_axis, const char* name) : ArrayCall(x, name) {
+ChannelsCall::ChannelsCall(PyObject* x, PyObject* channel_axis, const char* name, Kernels kernels)
+    : ArrayCall(x, name, kernels) {
   const Array& array = this->x();
   if (rank() < 2)
     raise(PyExc_ValueError, "%s has shape %U; it should have at least 2 axes, samples and channels", name,

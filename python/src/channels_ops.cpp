@@ -82,6 +82,11 @@ PyObject* run_forward(ChannelsCall& call, Args& args, const Source& source, PyOb
                       Status (*plan)(const ChannelsShape&, const Args&, Workspace, Plan*) noexcept) {
   Operand *y, *mean = nullptr, *rstd = nullptr;
   const bool return_stats = flag_argument(return_stats_flag, "return_stats", false);
+  if (return_stats && source.given() && call.on_device())
+    raise(
+        PyExc_TypeError,
+        "return_stats is True, but the statistics are given, and on a CUDA device they are not written out; "
+        "it should be False");
   args.x = call.x_view();
   args.y = call.result_like_x(out, "out", &y);
   View mean_view, rstd_view;
@@ -176,7 +181,7 @@ PyObject* batch_norm_call(PyObject* const* slots) {
     kOut,
     kActivation
   };
-  ChannelsCall call(slots[kX], slots[kChannelAxis]);
+  ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   BatchNormArgs args;
   args.activation = activation_argument(slots[kActivation]);
   args.weight = call.per_channel(slots[kWeight], "weight");
@@ -244,7 +249,7 @@ PyObject* batch_norm_backward_call(PyObject* const* slots) {
     kAccumulate,
     kSums
   };
-  ChannelsCall call(slots[kX], slots[kChannelAxis]);
+  ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   BatchNormBackwardArgs args;
   args.eps = number_argument(slots[kEps], "eps", args.eps);
   number_argument(slots[kMomentum], "momentum", 0.0);
@@ -293,7 +298,7 @@ PyObject* instance_norm_call(PyObject* const* slots) {
     kOut,
     kActivation
   };
-  ChannelsCall call(slots[kX], slots[kChannelAxis]);
+  ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   InstanceNormArgs args;
   args.activation = activation_argument(slots[kActivation]);
   args.weight = call.per_channel(slots[kWeight], "weight");
@@ -329,7 +334,7 @@ PyObject* instance_norm_backward_call(PyObject* const* slots) {
     kChannelAxis,
     kMean
   };
-  ChannelsCall call(slots[kX], slots[kChannelAxis]);
+  ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   InstanceNormBackwardArgs args;
   args.eps = number_argument(slots[kEps], "eps", args.eps);
   number_argument(slots[kMomentum], "momentum", 0.0);
@@ -359,7 +364,7 @@ constexpr const char* kGroupNorm =
 
 PyObject* group_norm_call(PyObject* const* slots) {
   enum { kX, kNumGroups, kWeight, kBias, kEps, kChannelAxis, kReturnStats, kOut, kActivation };
-  ChannelsCall call(slots[kX], slots[kChannelAxis]);
+  ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   GroupNormArgs args;
   args.activation = activation_argument(slots[kActivation]);
   args.groups = groups_of(call, slots[kNumGroups]);
@@ -377,7 +382,7 @@ constexpr const char* kGroupNormBackward =
 
 PyObject* group_norm_backward_call(PyObject* const* slots) {
   enum { kDy, kX, kNumGroups, kWeight, kBias, kEps, kChannelAxis, kMean };
-  ChannelsCall call(slots[kX], slots[kChannelAxis]);
+  ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   GroupNormBackwardArgs args;
   args.groups = groups_of(call, slots[kNumGroups]);
   args.eps = number_argument(slots[kEps], "eps", args.eps);

@@ -13,7 +13,7 @@ namespace normkit::python::dlpack {
 constexpr uint32_t kMajorVersion = 1;
 constexpr uint32_t kMinorVersion = 1;
 
-enum DeviceType : int32_t { kCpu = 1, kCudaHost = 3, kRocmHost = 11 };
+enum DeviceType : int32_t { kCpu = 1, kCuda = 2, kCudaHost = 3, kRocmHost = 11, kCudaManaged = 13 };
 enum TypeCode : uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kComplex = 5, kBool = 6 };
 
 struct Device {
@@ -78,6 +78,11 @@ struct ExchangeApi {
 // Memory that the processor may read and write like its own.
 constexpr bool is_host(int32_t device_type) {
   return device_type == kCpu || device_type == kCudaHost || device_type == kRocmHost;
+}
+
+// Memory that belongs to a CUDA device. The processor may reach managed memory too, but only between kernels.
+constexpr bool is_cuda(int32_t device_type) {
+  return device_type == kCuda || device_type == kCudaManaged;
 }
 
 }  // namespace normkit::python::dlpack

@@ -30,12 +30,19 @@ struct Names {
   PyObject* detach = intern("detach");
   PyObject* current_level = intern("_current_level");
   PyObject* max_version;
-  PyObject* max_version_keyword;
+  // Keywords of __dlpack__.
+  PyObject* version_keyword;
+  PyObject* stream_keyword;
+  PyObject* stream_and_version_keywords;
 
   Names() {
     max_version = Py_BuildValue("(II)", dlpack::kMajorVersion, dlpack::kMinorVersion);
-    max_version_keyword = Py_BuildValue("(s)", "max_version");
-    if (max_version == nullptr || max_version_keyword == nullptr) nb::raise_python_error();
+    version_keyword = Py_BuildValue("(s)", "max_version");
+    stream_keyword = Py_BuildValue("(s)", "stream");
+    stream_and_version_keywords = Py_BuildValue("(ss)", "stream", "max_version");
+    if (max_version == nullptr || version_keyword == nullptr || stream_keyword == nullptr ||
+        stream_and_version_keywords == nullptr)
+      nb::raise_python_error();
   }
 };
 
@@ -104,12 +111,14 @@ ForeignType look_at(PyTypeObject* type) {
     find_questions(seen);
   } else if (is_subtype(type, "jax", "Array")) {
     seen.kind = Kind::kJax;
+  } else if (is_subtype(type, "cupy", "ndarray")) {
+    seen.kind = Kind::kCupy;
   }
   return seen;
 }
 
 [[noreturn]] void raise_unreadable(const char* name, PyObject* object) {
-  raise_from_current(PyExc_TypeError, "%s is %U, which could not be read as a CPU array", name,
+  raise_from_current(PyExc_TypeError, "%s is %U, which could not be read as an array", name,
                      type_text(object).ptr());
 }
 
@@ -169,9 +178,17 @@ void check_torch(const ForeignType& type, PyObject* object, const char* name) {
           name, name);
 }
 
-void set_device_error(const char* name, PyObject* object, const dlpack::Device& device) {
-  raise(PyExc_ValueError, "%s is %U on DLPack device (%d, %d); it should be on the CPU", name,
-        type_text(object).ptr(), static_cast<int>(device.type), static_cast<int>(device.id));
+// Raises where the array does not lie with the others of its call.
+void admit(const Array& array, const dlpack::Device& device) {
+  if (dlpack::is_host(device.type)) {
+    if (array.place != nullptr) array.place->admit_on_host(array);
+    return;
+  }
+  if (!dlpack::is_cuda(device.type) || device.id < 0)
+    raise(PyExc_ValueError, "%s is %U on DLPack device (%d, %d); it should be on the CPU", array.name,
+          type_text(array.object).ptr(), static_cast<int>(device.type), static_cast<int>(device.id));
+  if (array.place == nullptr) Place::raise_no_kernels(array, device.id);
+  array.place->admit_on_device(array, device.id);
 }
 
 void set_dtype(Array& array, const dlpack::DataType& type) {
@@ -203,7 +220,7 @@ void set_dtype(Array& array, const dlpack::DataType& type) {
 
 // Reads a tensor that may be anything.
 void take_tensor(Array& array, PyObject* object, const dlpack::Tensor& tensor) {
-  if (!dlpack::is_host(tensor.device.type)) set_device_error(array.name, object, tensor.device);
+  admit(array, tensor.device);
   set_dtype(array, tensor.dtype);
   const char* broken = nullptr;
   if (tensor.ndim < 0 || tensor.ndim > kMaxRank) {
@@ -258,19 +275,26 @@ void take_tensor(Array& array, PyObject* object, const dlpack::Tensor& tensor) {
   array.data = count == 0 ? no_elements : static_cast<unsigned char*>(tensor.data) + tensor.byte_offset;
 }
 
-nb::object call_dlpack(PyObject* object) {
-  PyObject* arguments[2] = {object, names().max_version};
-  nb::object capsule = nb::steal(PyObject_VectorcallMethod(
-      names().dlpack, arguments, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names().max_version_keyword));
+// `stream`: null on the host.
+nb::object call_dlpack(PyObject* object, PyObject* stream) {
+  const auto call = [&](PyObject* first, PyObject* second, PyObject* keywords) {
+    PyObject* arguments[3] = {object, first, second};
+    return nb::steal(
+        PyObject_VectorcallMethod(names().dlpack, arguments, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords));
+  };
+  PyObject* const version = names().max_version;
+  nb::object capsule = stream != nullptr ? call(stream, version, names().stream_and_version_keywords)
+                                         : call(version, nullptr, names().version_keyword);
   if (!capsule.is_valid() && PyErr_ExceptionMatches(PyExc_TypeError)) {
     // A producer from before DLPack 1.0 takes no max_version.
     PyErr_Clear();
-    capsule = nb::steal(PyObject_CallMethodNoArgs(object, names().dlpack));
+    capsule = stream != nullptr ? call(stream, nullptr, names().stream_keyword)
+                                : nb::steal(PyObject_CallMethodNoArgs(object, names().dlpack));
   }
   return capsule;
 }
 
-void check_device(PyObject* object, const char* name) {
+dlpack::Device device_of(PyObject* object, const char* name) {
   const nb::object answer = nb::steal(PyObject_CallMethodNoArgs(object, names().dlpack_device));
   if (!answer.is_valid()) raise_unreadable(name, object);
   dlpack::Device device{0, 0};
@@ -282,7 +306,10 @@ void check_device(PyObject* object, const char* name) {
   if (PyErr_Occurred()) raise_unreadable(name, object);
   device.type = static_cast<int32_t>(type);
   device.id = static_cast<int32_t>(id);
-  if (type != device.type || !dlpack::is_host(device.type)) set_device_error(name, object, device);
+  if (type != device.type || id != device.id)
+    raise(PyExc_ValueError, "%s is %U, whose __dlpack_device__() returned %R; it should be a device", name,
+          type_text(object).ptr(), answer.ptr());
+  return device;
 }
 
 nb::ft_mutex known_mutex;
@@ -298,7 +325,7 @@ const ForeignType& foreign_type(PyTypeObject* type, ForeignType& seen) {
   }
   seen = look_at(type);
   // Only types that will come again are kept, and kept alive, so that no other type can take their address.
-  if (seen.kind == Kind::kTorch || seen.kind == Kind::kJax) {
+  if (seen.kind != Kind::kOther) {
     nb::ft_lock_guard guard(known_mutex);
     const int next = known_count.load(std::memory_order_relaxed);
     if (next < static_cast<int>(sizeof known / sizeof known[0])) {
@@ -346,7 +373,7 @@ void read_dlpack(Array& array, PyObject* object, Access access) {
   array.kind = type.kind;
   if (!type.has_dlpack)
     raise(PyExc_TypeError,
-          "%s is %U; it should be a NumPy array, a PyTorch tensor, a JAX array or another CPU array with "
+          "%s is %U; it should be a NumPy array, a PyTorch tensor, a JAX array or another array with "
           "__dlpack__",
           name, type_text(object).ptr());
   if (type.kind == Kind::kJax && access == Access::kWrite)
@@ -362,8 +389,12 @@ void read_dlpack(Array& array, PyObject* object, Access access) {
     if (type.api != nullptr) {
       dlpack::Tensor tensor{};
       if (type.api->borrow_from_object(object, &tensor) != 0) raise_unreadable(name, object);
-      take_tensor(array, object, tensor);
-      return;
+      // Another library's stream has to wait for PyTorch's, which __dlpack__ sees to.
+      if (!dlpack::is_cuda(tensor.device.type) || array.place == nullptr ||
+          array.place->shares_stream_of(type.kind)) {
+        take_tensor(array, object, tensor);
+        return;
+      }
     }
     // Without the exchange table: __dlpack__ refuses a tensor that requires grad, whatever the grad mode.
     detached = nb::steal(PyObject_CallMethodNoArgs(object, names().detach));
@@ -371,8 +402,12 @@ void read_dlpack(Array& array, PyObject* object, Access access) {
   }
 
   PyObject* source = detached.is_valid() ? detached.ptr() : object;
-  check_device(source, name);
-  const nb::object capsule = call_dlpack(source);
+  admit(array, device_of(source, name));
+  const bool on_device = array.place != nullptr && array.place->on_device();
+  const nb::object stream =
+      on_device ? nb::steal(PyLong_FromUnsignedLongLong(array.place->stream())) : nb::object();
+  if (on_device && !stream.is_valid()) nb::raise_python_error();
+  const nb::object capsule = call_dlpack(source, stream.ptr());
   if (!capsule.is_valid()) raise_unreadable(name, object);
   uint64_t flags = 0;
   const dlpack::Tensor* tensor = array.lease.take(capsule.ptr(), &flags);

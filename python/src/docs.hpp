@@ -10,7 +10,9 @@
   "in\n"                                                                                                   \
   "float32, float64, float16 or bfloat16 (NumPy: ``ml_dtypes.bfloat16``), of any rank and with any "       \
   "strides,\n"                                                                                             \
-  "negative and zero ones too. Inputs are never copied. Results are of x's kind. Kinds may be mixed.\n"
+  "negative and zero ones too. Inputs are never copied. Results are of x's kind. Kinds may be mixed.\n"    \
+  "In a build with CUDA, operations that have kernels there also take arrays on one CUDA device: see\n"    \
+  ":mod:`normkit.cuda`.\n"
 
 #define NORMKIT_DOC_RAISES                                                                                 \
   "Raises\n"                                                                                               \

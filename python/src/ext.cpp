@@ -79,14 +79,20 @@ PyObject* stream_bytes_value(PyObject* const*) {
 }
 
 PyObject* share_memory(PyObject* const* slots) {
+  // The place of each: they need not be on one device.
+  Place places[] = {Place(Kernels::kHostAndCuda), Place(Kernels::kHostAndCuda)};
   Array a, b;
+  a.place = &places[0];
+  b.place = &places[1];
   a.read(slots[0], "a", Access::kRead);
   b.read(slots[1], "b", Access::kRead);
-  return PyBool_FromLong(extent_of(a).overlaps(extent_of(b)));
+  return PyBool_FromLong(places[0].device() == places[1].device() && extent_of(a).overlaps(extent_of(b)));
 }
 
 PyObject* shape_of(PyObject* const* slots) {
+  Place place(Kernels::kHostAndCuda);
   Array x;
+  x.place = &place;
   x.read(slots[0], "x", Access::kRead);
   return shape_tuple(x.sizes, x.ndim).release().ptr();
 }
@@ -114,6 +120,7 @@ NB_MODULE(_ext, m) {
   add_window_operations(m.ptr());
   add_map_operations(m.ptr());
   add_fold_operations(m.ptr());
+  add_cuda_functions(m.ptr());
   Function<share_memory>::add(m.ptr(), "_may_share_memory(a, b)",
                               "Whether the memory ranges of two arrays overlap.");
 

@@ -15,6 +15,7 @@ void add_moments_operations(PyObject* module);   // moments_ops.cpp: the trees o
 void add_window_operations(PyObject* module);    // window_ops.cpp: LocalResponseNorm
 void add_map_operations(PyObject* module);       // map_ops.cpp: dynamic tanh
 void add_fold_operations(PyObject* module);      // fold_ops.cpp: BatchNorm into the layer before it
+void add_cuda_functions(PyObject* module);       // cuda_info.cpp: what cuda.py tells
 
 namespace docs {
 

@@ -199,6 +199,8 @@ void Operand::make_like(const Array& prototype, const char* name) {
   const Array& x = prototype;
   output = true;
   array.name = name;
+  if (array.place != nullptr && array.place->on_device())
+    return take(array.place->empty_like(x.object), name);
   switch (x.kind) {
     case Kind::kNumpy:
       result = new_numpy_like(x.object);
@@ -218,9 +220,20 @@ void Operand::make_like(const Array& prototype, const char* name) {
   array.read(result.ptr(), name, Access::kWrite);
 }
 
+void Operand::take(nb::object made, const char* name) {
+  output = true;
+  result = std::move(made);
+  array.read(result.ptr(), name, Access::kWrite);
+}
+
+void Operand::make_on_device(const char* name, DType dtype, const int64_t* sizes, int32_t ndim) {
+  take(array.place->empty(dtype_name(dtype), sizes, ndim), name);
+}
+
 void Operand::make(const Array& prototype, const char* name, DType dtype, const int64_t* sizes,
                    int32_t ndim) {
   const Array& x = prototype;
+  if (array.place != nullptr && array.place->on_device()) return make_on_device(name, dtype, sizes, ndim);
   output = true;
   array.name = name;
   if (x.kind == Kind::kTorch) {

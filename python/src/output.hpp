@@ -3,6 +3,7 @@
 //   NumPy      numpy arrays (also for arrays of a library that offers no from_dlpack)
 //   PyTorch    torch.Tensor on memory of ours, made through PyTorch's exchange table
 //   JAX, ...   memory that is written first and then handed over through DLPack
+//   on a CUDA device   what x's library lends (place.hpp)
 //
 // Where that memory comes from: memory.hpp.
 #ifndef NORMKIT_PYTHON_OUTPUT_HPP_
@@ -30,12 +31,16 @@ struct Operand {
   void make_like(const Array& prototype, const char* name);
   // Makes a C-contiguous array of prototype's kind.
   void make(const Array& prototype, const char* name, DType dtype, const int64_t* sizes, int32_t ndim);
+  // Makes a C-contiguous array on the device of array.place.
+  void make_on_device(const char* name, DType dtype, const int64_t* sizes, int32_t ndim);
   // Makes a C-contiguous float64 NumPy array.
   void make_numpy(const char* name, const int64_t* sizes, int32_t ndim);
   // The array to return, once it is written.
   nb::object finish(const Array& prototype);
 
  private:
+  // Takes what a library has made.
+  void take(nb::object made, const char* name);
   // strides: null for C order.
   bool make_torch(PyTypeObject* prototype, DType dtype, const int64_t* sizes, const int64_t* strides,
                   int32_t ndim);

@@ -13,7 +13,7 @@ double rms_eps(PyObject* argument, const RowsCall& call) {
 }
 
 RowsCall::RowsCall(PyObject* x, PyObject* normalized_shape, PyObject* axis, const char* name)
-    : ArrayCall(x, name) {
+    : ArrayCall(x, name, Kernels::kHostAndCuda) {
   int64_t normalized[kMaxRank];
   const int32_t count = integer_arguments(normalized_shape, "normalized_shape", normalized);
   if (count == 0) raise(PyExc_ValueError, "normalized_shape is empty; it should name at least one axis");

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 
+#include "cuda_backend.hpp"
 #include "memory.hpp"
 
 namespace normkit::python {
@@ -99,6 +100,14 @@ void run_plan(const Plan& plan) {
     return;
   }
   for (int phase = 0; phase < plan.phase_count; ++phase) plan.run(phase, 0, plan.phases[phase].tasks);
+}
+
+Status enqueue_plan(const Plan& plan, Workspace workspace, uintptr_t stream) {
+  // A launch waits where the stream's queue is full, perhaps for a host function that needs the GIL.
+  PyThreadState* const released = PyEval_SaveThread();
+  const Status status = cuda_backend::execute(plan, workspace, stream);
+  take_gil(released);
+  return status;
 }
 
 Scratch::Scratch(size_t bytes) : bytes_(bytes) {

@@ -16,6 +16,9 @@ constexpr int64_t kReleaseBytes = 64 * 1024;
 // written.
 void run_plan(const Plan& plan);
 
+// Enqueues the plan's kernels on a stream of the current CUDA device, and returns.
+Status enqueue_plan(const Plan& plan, Workspace workspace, uintptr_t stream);
+
 // Scratch memory of one call.
 class Scratch {
  public:

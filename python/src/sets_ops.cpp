@@ -19,7 +19,7 @@ constexpr const char* kNorm =
 
 PyObject* norm_call(PyObject* const* slots) {
   enum { kX, kParts, kRunAxes, kShape, kWeight, kBias, kEps, kRms, kReturnStats, kOut, kActivation };
-  SetsCall call(slots[kX]);
+  SetsCall call(slots[kX], "x", Kernels::kHostAndCuda);
   call.parts(slots[kParts], static_cast<int32_t>(integer_argument(slots[kRunAxes], "run_axes")));
   int64_t affine[kMaxRank], split[2][kMaxRank], kept[kMaxRank];
   const int32_t axes = integer_arguments(slots[kShape], "shape", affine);
@@ -64,7 +64,7 @@ PyObject* norm_backward_call(PyObject* const* slots) {
     kGradsOut,
     kAccumulate
   };
-  SetsCall call(slots[kX]);
+  SetsCall call(slots[kX], "x", Kernels::kHostAndCuda);
   call.parts(slots[kParts], static_cast<int32_t>(integer_argument(slots[kRunAxes], "run_axes")));
   int64_t affine[kMaxRank], split[3][kMaxRank], kept[kMaxRank];
   const int32_t axes = integer_arguments(slots[kShape], "shape", affine);

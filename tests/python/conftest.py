@@ -11,6 +11,13 @@ for folder in (TESTS, TESTS / "python"):
         sys.path.insert(0, str(folder))
 
 import checks  # noqa: E402
+import normkit  # noqa: E402
+
+# With stand-ins for devices and libraries, which need an extension built for them; and with real ones.
+ON_HOST = normkit._ext._cuda_architectures() == "host"
+collect_ignore = [] if ON_HOST else ["test_cuda.py"]
+if ON_HOST or not normkit.cuda.is_available():
+    collect_ignore.append("test_cuda_device.py")
 
 
 def pytest_addoption(parser):

@@ -62,6 +62,8 @@ def test_info_as_json(capsys):
     assert facts["threads"] == 3
     assert facts["packages"]["numpy"] == np.__version__
     assert facts["output_pool"]["mib"] == normkit.get_output_pool()
+    assert facts["cuda"] == normkit.show_config(mode="dicts")["cuda"]
+    assert len(facts["cuda_devices"]) == normkit.cuda.device_count()
     assert facts["stream_bytes"] >= 2**20
 
 

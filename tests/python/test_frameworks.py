@@ -236,6 +236,42 @@ def test_objects_that_lie_in_dlpack(op):
         op.forward(Foreign(x, capsule=KeyboardInterrupt()), case, eps=EPS)
 
 
+without_cuda = pytest.mark.skipif(normkit.cuda.is_built(), reason="this build has CUDA kernels")
+
+
+@without_cuda
+@every_operation
+@pytest.mark.parametrize("device", ((2, 0), (2, 3), (13, 0)))
+def test_cuda_arrays_in_a_build_without_cuda(op, device):
+    """What they are, and how to get a build that takes them, if there is one for the operation."""
+    case, x, dy, weight, _ = problem(op, "float32")
+    there = Foreign(x, device=device, capsule=AssertionError("its memory was asked for"))
+    advice = r"-Ccmake.define.NORMKIT_CUDA=ON|no kernels; .*layer_norm"
+    match = rf"is .*Foreign on CUDA device {device[1]}, .*({advice})"
+    out = np.zeros_like(x)
+    for call in (
+        lambda: op.forward(there, case, eps=EPS, out=out),
+        lambda: op.forward(x, case, weight=there, eps=EPS, out=out),
+        lambda: op.forward(x, case, eps=EPS, out=there),
+        lambda: op.backward(there, x, case, eps=EPS, dx_out=out),
+        lambda: op.backward(dy, x, case, weight=weight, grads_out=(there, None), eps=EPS, dx_out=out),
+    ):
+        with pytest.raises(TypeError, match=match):
+            call()
+    assert (out == 0).all()
+    checks.COUNT.values += out.size
+
+
+@without_cuda
+def test_no_cuda_devices_in_a_build_without_cuda():
+    assert not normkit.cuda.is_built() and not normkit.cuda.is_available()
+    assert normkit.cuda.device_count() == 0
+    with pytest.raises(ValueError, match="device is 0; it should be the number of a CUDA device, of 0"):
+        normkit.cuda.device_properties()
+    assert normkit.show_config(mode="dicts")["cuda"] == "not built"
+    checks.COUNT.values += 1
+
+
 def test_numpy_arrays_without_a_copy():
     """Ten calls on 64 MB with out= need no further 64 MB."""
     import resource
