@@ -275,8 +275,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (column >= shape.columns) continue;
     const int64_t set = strip.set(shape, column);
     const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
-    const ParameterElements<T, false> weight(p, p.weight, set, strip.place(shape, column), strip.block.length,
-                                             0.0, 1.0);
+    const ParameterElements<T, true> weight(p, p.weight, set, strip.place(shape, column), strip.block.length,
+                                            0.0, 1.0);
     const Column<const T> dy(p.dy, shape, strip.outer, column), x(p.x, shape, strip.outer, column);
     const Column<T> dx(p.dx, shape, strip.outer, column);
     const RowGrad<float> grad = grads[set];
@@ -308,7 +308,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // warp takes one panel of kPerLane columns in each lane.
 constexpr int kPerLane = 4;
 
-template <typename T>
+template <typename T, bool kStraight>
 __global__ void __launch_bounds__(kThreads, 1)
     panel_sums(const __grid_constant__ RowsBackward p, Compute<T>* to) {
   using C = Compute<T>;
@@ -325,12 +325,12 @@ __global__ void __launch_bounds__(kThreads, 1)
       NORMKIT_UNROLL for (int r = 0; r < kTileRows; ++r) {
         if (tile + r >= last) continue;
         const Row<C> row = row_from(given_statistics(p, tile + r), false, C());
-        const T *x = p.x.template row<const T>(tile + r), *dy = p.dy.template row<const T>(tile + r);
+        const Elements<const T, kStraight> x(p.x, tile + r, 0), dy(p.dy, tile + r, 0);
         NORMKIT_UNROLL for (int k = 0; k < kPerLane; ++k) {
           const int64_t i = begin + k * kLanes;
           if (i >= p.n) continue;
-          const C g = read<C>(dy + (p.dy.inner.contiguous() ? i : p.dy.inner.offset(i)));
-          const C v = read<C>(x + (p.x.inner.contiguous() ? i : p.x.inner.offset(i)));
+          const C g = read<C>(dy.at(i));
+          const C v = read<C>(x.at(i));
           const C narrow = g * normalized(v, row.scale.hi, row.scale.lo, row.scale.rstd);
           term[r][k] = {row.is_wide ? static_cast<C>(static_cast<double>(g) *
                                                      wide_normalized(static_cast<double>(v), row.wide))

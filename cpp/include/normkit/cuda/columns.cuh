@@ -166,8 +166,8 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
       const int64_t set = strip.set(shape, column);
       const Row<float> row = row_from(statistics[own_column()], false, 0.0f);
       const Column<T> y(p.y, shape, strip.outer, column);
-      const ParameterElements<T, false> weight(p, p.weight, set, 0, x.n, p.weight_offset, p.missing_weight);
-      const ParameterElements<T, false> bias(p, p.bias, set, 0, x.n, 0.0, p.missing_bias);
+      const ParameterElements<T, true> weight(p, p.weight, set, 0, x.n, p.weight_offset, p.missing_weight);
+      const ParameterElements<T, true> bias(p, p.bias, set, 0, x.n, 0.0, p.missing_bias);
       x.each([&](float v, int i) { write_column_result(p, row, v, weight(i), bias(i), y.at(i)); });
     }
     __syncthreads();
@@ -208,9 +208,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (column >= shape.columns) continue;
     const int64_t set = strip.set(shape, column), place = strip.place(shape, column);
     const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
-    const ParameterElements<T, false> weight(p, p.weight, set, place, strip.block.length, p.weight_offset,
-                                             p.missing_weight);
-    const ParameterElements<T, false> bias(p, p.bias, set, place, strip.block.length, 0.0, p.missing_bias);
+    const ParameterElements<T, true> weight(p, p.weight, set, place, strip.block.length, p.weight_offset,
+                                            p.missing_weight);
+    const ParameterElements<T, true> bias(p, p.bias, set, place, strip.block.length, 0.0, p.missing_bias);
     const Column<const T> x(p.x, shape, strip.outer, column);
     const Column<T> y(p.y, shape, strip.outer, column);
     for (int i = row_lane(); i < strip.block.length; i += kStripRows) {

@@ -158,8 +158,12 @@ NORMKIT_DEVICE Sums warp_grad_sums(const WarpBlock<E, kSteps>& dy, const WarpBlo
 
 // ---- elements in memory ----
 
-// Elements begin .. begin+n-1 of a set. kStraight: they lie side by side. Else each is found by integer
-// divisions, so kernels come in both kinds.
+// The way to elements that do not lie side by side, by integer divisions: a call, since kernels are unrolled.
+NORMKIT_DEVICE_CALL int64_t far_offset(const Axes& inner, int64_t index) {
+  return inner.offset(index);
+}
+
+// Elements begin .. begin+n-1 of a set. kStraight: they lie side by side. Kernels come in both kinds.
 template <typename T, bool kStraight>
 struct Elements {
   T* row;
@@ -170,9 +174,9 @@ struct Elements {
       : row(operand.template row<T>(set)), inner(operand.inner), begin(begin_) {
     if (kStraight) row += inner.count == 0 ? begin : inner.offset(begin);
   }
-  NORMKIT_DEVICE T* at(int i) const {
+  NORMKIT_DEVICE T* at(int64_t i) const {
     if constexpr (kStraight) return row + i;
-    return row + inner.offset(begin + i);
+    return row + far_offset(inner, begin + i);
   }
 };
 
@@ -228,7 +232,7 @@ struct ParameterElements {
     if (kStraight || kind == kSegments)
       return load(base + static_cast<int64_t>((first + static_cast<uint32_t>(i)) / segment) *
                              operand.inner.stride[0]);
-    return load(base + operand.inner.offset(begin + i));
+    return load(base + far_offset(operand.inner, begin + i));
   }
 
  private:

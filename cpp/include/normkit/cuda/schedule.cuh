@@ -149,7 +149,8 @@ inline void forward(Launcher& launcher, RowsForward p) {
   if (p.n == 0) return launcher.run(&empty_sets<T>, p.rows, kThreads, kThreads, p);
   p.ready = nullptr;
   const ColumnsShape shape(p);
-  const ColumnsShape* columns = suits_forward_columns(p, shape) ? &shape : nullptr;
+  const bool side_by_side = suits_forward_columns(p, shape) && is_simple(p, p.weight) && is_simple(p, p.bias);
+  const ColumnsShape* columns = side_by_side ? &shape : nullptr;
   const SetBlocks sets = forward_blocks(p);
   if (p.given) return apply<T>(launcher, p, columns);
   if constexpr (sizeof(Compute<T>) == sizeof(float)) {
@@ -214,7 +215,9 @@ inline void backward_parameters_of_rows(Launcher& launcher, const RowsBackward& 
   if (!p.dweight && !p.dbias) return;
   const int64_t panels = divide_up(p.rows, kPanelRows), strips = divide_up(p.n, kLanes * kPerLane);
   C* sums = launcher.scratch<C>(2 * panels * p.n);
-  launcher.run(&panel_sums<T>, panels * strips, kWarps, kThreads, p, sums);
+  const bool straight = is_straight(p.x, p.n) && is_straight(p.dy, p.n);
+  launcher.run(straight ? &panel_sums<T, true> : &panel_sums<T, false>, panels * strips, kWarps, kThreads, p,
+               sums);
   launcher.run(&sum_panels_of_columns<T>, divide_up(p.n, kLanes), 1, kSquareThreads, p,
                static_cast<const C*>(sums));
 }
@@ -246,7 +249,7 @@ inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* 
   using C = Compute<T>;
   const SetBlocks sets = backward_blocks(p);
   const ColumnsShape shape(p);
-  const bool columns = !has_row_parameters(p) && suits_backward_columns(p, shape);
+  const bool columns = !has_row_parameters(p) && suits_backward_columns(p, shape) && is_simple(p, p.weight);
   GradPartial* partials = launcher.scratch<GradPartial>(sets.columns * sets.count);
   RowGrad<C>* grads = launcher.scratch<RowGrad<C>>(p.rows);
   if (!p.sum_dy) {
