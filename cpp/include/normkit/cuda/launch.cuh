@@ -56,7 +56,7 @@ class Launcher {
 
   char* start_;
   size_t used_ = 0;
-  cuda::Stream stream_;
+  [[maybe_unused]] cuda::Stream stream_;  // unused where the host stands in
   bool rehearsal_;
   Status status_ = Status::kOk;
 };
