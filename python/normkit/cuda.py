@@ -7,8 +7,7 @@ and the results' bits are the CPU's.
 
 The kernels are enqueued on the current stream of x's library, and nothing waits for them. Results and
 workspace come from its allocator. Arrays of other libraries are read behind what is on their own current
-streams (DLPack sees to that), but those streams wait for nothing: where they are not x's, the caller sees to
-it that such an array is not freed or changed, and an ``out=`` not read, before the kernels have run.
+streams (DLPack sees to that); as those streams know nothing of x's, such a call ends when its kernels have.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ void Call::run_on_device(const Plan& plan) {
   if (bytes > 0) workspace.make_on_device("the workspace", DType::kF64, &count, 1);
   const Status status = enqueue_plan(plan, {workspace.array.data, bytes}, place_.stream());
   if (status != Status::kOk) fail(status);
+  // Another library may lend its array's memory again, or read what was written, on streams of its own.
+  if (place_.has_guests() && !cuda_backend::synchronize(place_.stream())) fail(Status::kDeviceError);
 }
 
 void Call::fail_overlap() const {

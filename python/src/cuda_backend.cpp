@@ -1,5 +1,5 @@
-// The answers of the CUDA runtime. Where a call fails, its error is taken back at once, so that it is not
-// found by a later launch.
+// The answers of the CUDA runtime. Where a question fails, its error is taken back at once, so that it is not
+// found by a later launch; that of set_current_device, synchronize and launches is what last_error() tells.
 #include "cuda_backend.hpp"
 
 #include <cuda_runtime_api.h>
@@ -56,6 +56,10 @@ size_t workspace_bytes(const Plan& plan) noexcept {
 
 Status execute(const Plan& plan, Workspace workspace, uintptr_t stream) noexcept {
   return cuda::execute(plan, workspace, reinterpret_cast<cuda::Stream>(stream));
+}
+
+bool synchronize(uintptr_t stream) noexcept {
+  return cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(stream)) == cudaSuccess;
 }
 
 const char* last_error() noexcept {

@@ -36,6 +36,9 @@ bool set_current_device(int device) noexcept;
 size_t workspace_bytes(const Plan& plan) noexcept;
 Status execute(const Plan& plan, Workspace workspace, uintptr_t stream) noexcept;
 
+// Waits until all that the stream has been given is done.
+bool synchronize(uintptr_t stream) noexcept;
+
 // CUDA's words for what failed last, which it forgets then.
 const char* last_error() noexcept;
 

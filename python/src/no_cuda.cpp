@@ -31,6 +31,10 @@ Status execute(const Plan&, Workspace, uintptr_t) noexcept {
   return Status::kUnsupported;
 }
 
+bool synchronize(uintptr_t) noexcept {
+  return true;
+}
+
 const char* last_error() noexcept {
   return "normkit was built without CUDA";
 }

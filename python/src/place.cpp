@@ -50,7 +50,10 @@ void Place::admit_on_device(const Array& array, int32_t device) {
           "CPU, or "
           "normkit be built with them (from its source: pip install . -Ccmake.define.NORMKIT_CUDA=ON)",
           array.name, type_text(array.object).ptr(), static_cast<int>(device));
-  if (device_ == device) return;
+  if (device_ == device) {
+    has_guests_ = has_guests_ || array.kind != kind_ || array.kind == Kind::kOther;
+    return;
+  }
   if (device_ != kUndecided) raise_elsewhere(array, device, first_, device_);
   decide_device(array, device);
 }

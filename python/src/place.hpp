@@ -2,7 +2,8 @@
 //
 // The first array that is read decides (x). If it lies on a device, its library's current stream there is
 // what the kernels are enqueued on, and its library lends the memory of results and workspace; until the call
-// ends the device is the thread's current one. Nothing waits for the device.
+// ends the device is the thread's current one. Nothing waits for the device; but where other libraries lent
+// arrays, whose streams know nothing of this one, the call ends when its kernels have.
 //
 // DLPack's rules for streams: each array is asked for with __dlpack__(stream=), so that what its own library
 // has enqueued comes first. Its handle is that stream's cudaStream_t; 0 is not allowed, 1 is the legacy
@@ -35,6 +36,8 @@ class Place {
   bool on_device() const { return device_ >= 0; }
   int32_t device() const { return device_; }
   uintptr_t stream() const { return stream_; }
+  // Whether arrays of other libraries than x's take part.
+  bool has_guests() const { return has_guests_; }
   // Whether the array's library enqueues its work on the very stream of the call.
   bool shares_stream_of(Kind kind) const { return device_ < 0 || kind == kind_; }
 
@@ -59,6 +62,7 @@ class Place {
 
   Kernels kernels_;
   Kind kind_{};
+  bool has_guests_ = false;
   int32_t device_ = kUndecided;
   int32_t device_before_ = -1;   // to be made current again
   const char* first_ = nullptr;  // the name of the array that decided

@@ -10,12 +10,13 @@
 #define NORMKIT_TEST_SYMBOL extern "C" __attribute__((visibility("default")))
 
 NORMKIT_TEST_SYMBOL int normkit_test_current_device, normkit_test_launches, normkit_test_launch_device,
-    normkit_test_refuse, normkit_test_devices;
+    normkit_test_refuse, normkit_test_devices, normkit_test_waits;
 NORMKIT_TEST_SYMBOL uintptr_t normkit_test_launch_stream;
 
 int normkit_test_current_device = 0;
 int normkit_test_devices = 2;
 int normkit_test_launches = 0;
+int normkit_test_waits = 0;
 int normkit_test_launch_device = -1;  // of the last launch
 uintptr_t normkit_test_launch_stream = 0;
 int normkit_test_refuse = 0;  // launches fail
@@ -61,6 +62,11 @@ Status execute(const Plan& plan, Workspace workspace, uintptr_t stream) noexcept
   normkit_test_launch_device = normkit_test_current_device;
   normkit_test_launch_stream = stream;
   return cuda::execute(plan, workspace, nullptr);
+}
+
+bool synchronize(uintptr_t) noexcept {
+  ++normkit_test_waits;
+  return true;
 }
 
 const char* last_error() noexcept {

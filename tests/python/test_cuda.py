@@ -130,7 +130,9 @@ def test_without_elements():
 def test_the_librarys_current_stream(kind, library, handle, stream):
     library.streams[0] = handle
     x, weight = (kind(values(shape, "float32", "plain", 1)) for shape in ((4, 33), (33,)))
+    waits = device.symbol("waits").value
     y, mean, rstd = nk.layer_norm(x, 33, weight, return_stats=True)
+    assert device.symbol("waits").value == waits
     assert device.symbol("launch_stream", ctypes.c_size_t).value == stream
     for array in (x, weight, y, mean, rstd):
         # PyTorch's exchange table hands memory out as it is: the stream of the call is PyTorch's own.
@@ -151,8 +153,10 @@ def test_other_libraries_arrays():
         (StandardArray, CupyArray, LEGACY),
     ):
         weight = second(w)
+        waits = device.symbol("waits").value
         y = nk.layer_norm(first(x), 33, weight)
         assert type(y) is first and weight.streams == [stream]
+        assert device.symbol("waits").value == waits + 1  # its memory may be used again on another stream
         assert device.symbol("launch_stream", ctypes.c_size_t).value == stream
         checks.assert_same_bits(y.array, expected)
     for nobody in (DeviceArray(x), JaxArray(x)):

@@ -104,7 +104,7 @@ NORMKIT_END_ENTRY_POINTS
 //   phase has run.
 // - name: plans and executes.
 //
-// They never throw, allocate or print; on anything but Status::kOk nothing was written.
+// They never throw, allocate or print; on anything but Status::kOk nothing was written (types.hpp).
 #define NORMKIT_DECLARE_OPERATION(name, Shape, Args)                                                        \
   [[nodiscard]] NORMKIT_ENTRY size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept; \
   [[nodiscard]] NORMKIT_ENTRY Status name##_plan(const Shape& shape, const Args& args, Workspace workspace, \

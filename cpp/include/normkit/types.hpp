@@ -12,7 +12,8 @@
 
 namespace normkit {
 
-// Result of every operation. On anything but kOk nothing was written.
+// Result of every operation. On anything but kOk nothing was written; but kDeviceError may come between the
+// kernels of a call.
 enum class Status : int32_t {
   kOk = 0,
   kNullPointer,        // a required array (x, y, dy, ...) is missing while the shape has elements

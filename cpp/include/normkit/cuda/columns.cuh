@@ -157,7 +157,8 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
     const LaneBlock<T, kSteps> x = strip_elements<T, kSteps>(p.x, shape, strip);
     const Moments<float> m = owned_moments<T>(p, shape, strip, x, shared);
     const int64_t owned = strip.first + warp(), column = strip.first + own_column();
-    if (lane() == 0 && owned < shape.columns) {
+    if (lane() == 0 && owned < shape.columns) {  // one lane: of double, rescaled_set would take all
+      static_assert(sizeof(Compute<T>) == sizeof(float), "columns are not for double");
       statistics[warp()] = checked_statistics(p, strip.set(shape, owned), m);
       save_statistics(p, strip.set(shape, owned), statistics[warp()]);
     }

@@ -4,7 +4,8 @@
 // normkit::layer_norm, with device pointers (sizes and strides stay in host memory). The call enqueues
 // kernels on the stream and returns: it neither allocates nor synchronizes, and may be captured into a graph.
 // The workspace is device memory of at least *_workspace_bytes(shape, args); it and the arrays must live
-// until the kernels have run. Any Plan of these operations may be enqueued by itself: execute(plan, ...).
+// until the kernels have run. The stream's device must be the calling thread's current one. Any Plan of these
+// operations may be enqueued by itself: execute(plan, ...).
 //
 // Rows, sets, checks and formulas are those of the CPU: the plan is the same, and another backend runs it.
 // Build: CMake option NORMKIT_CUDA, target normkit::cuda.
@@ -25,7 +26,7 @@ using Stream = CUstream_st*;
 NORMKIT_EXPORT size_t workspace_bytes(const Plan& plan) noexcept;
 
 // Enqueues the plan. kUnsupported: the operation has no CUDA kernels. kWorkspaceTooSmall: nothing was
-// enqueued. kDeviceError: a launch failed; cudaGetLastError() says why.
+// enqueued. kDeviceError: a launch failed, others before it may run; cudaGetLastError() says why.
 [[nodiscard]] NORMKIT_EXPORT Status execute(const Plan& plan, Workspace workspace, Stream stream) noexcept;
 
 // For plans that this backend runs: scratch is lent when they do.

@@ -194,9 +194,10 @@ NORMKIT_DEVICE RowStatistics team_statistics(const RowsProblem& p, int64_t set, 
   return s;
 }
 
+// `ready` keeps the statistics, or is null.
 template <typename Source, int kSteps>
-__global__ void __launch_bounds__(kTeamThreads, 2)
-    forward_sets(const __grid_constant__ typename Source::Problem problem, int team) {
+__global__ void __launch_bounds__(kTeamThreads, kSteps > 8 ? 1 : 2)
+    forward_sets(const __grid_constant__ typename Source::Problem problem, int team, RowStatistics* ready) {
   using T = typename Source::Type;
   using E = typename Source::Element;
   using C = Compute<T>;
@@ -210,7 +211,10 @@ __global__ void __launch_bounds__(kTeamThreads, 2)
     const WarpBlock<E, kSteps> x(b.length, source);
     x.each([&](C v, int i) { source.keep(i, v); });
     const RowStatistics s = team_statistics(p, set, x, part, team, shared);
-    if (part == 0 && lane() == 0) save_statistics(p, set, s);
+    if (part == 0 && lane() == 0) {
+      save_statistics(p, set, s);
+      if (ready != nullptr) ready[set] = s;
+    }
     if (p.y) write_block<T, Source::kStraight>(p, set, b.begin, x, row_from(s, false, C()));
   }
 }

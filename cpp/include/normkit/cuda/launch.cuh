@@ -18,7 +18,7 @@ class Launcher {
   inline size_t bytes() const { return used_ == 0 ? 0 : used_ + kAlignment; }
   inline Status status() const { return status_; }
 
-  // Never null but in a rehearsal: the workspace was found large enough.
+  // The workspace was found large enough; only a rehearsal gets null.
   template <typename V>
   inline V* scratch(int64_t count) {
     char* begin = rehearsal_ ? nullptr : start_ + used_;

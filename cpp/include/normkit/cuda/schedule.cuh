@@ -67,6 +67,18 @@ inline bool has_kernels(const RowsProblem& p) {
          (p.statistic == Statistic::kNorm && p.power == 2.0);
 }
 
+// Whether the sets are columns for columns.cuh.
+template <typename T>
+inline bool takes_columns(const RowsForward& p, const ColumnsShape& shape) {
+  return sizeof(Compute<T>) == sizeof(float) && suits_forward_columns(p, shape) && is_simple(p, p.weight) &&
+         is_simple(p, p.bias);
+}
+template <typename T>
+inline bool takes_columns(const RowsBackward& p, const ColumnsShape& shape) {
+  return sizeof(Compute<T>) == sizeof(float) && !has_row_parameters(p) && suits_backward_columns(p, shape) &&
+         is_simple(p, p.weight);
+}
+
 // ---- forward ----
 
 // Pieces of a set for one warp each: within runs and within what shares a weight, where these are long
@@ -84,11 +96,11 @@ inline Blocks cuts_of(const ColumnsShape& shape) {
 
 template <typename Source>
 inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
-                         const SetBlocks& sets) {
+                         const SetBlocks& sets, RowStatistics* ready = nullptr) {
   with_variant<typename Source::Type>(Source::kStraight, sets.blocks.length, [&](auto variant) {
     if constexpr (variant.kStraight == Source::kStraight)
       launcher.run(&forward_sets<Source, variant.kSteps>, p.rows, team_blocks(sets), team_threads(sets),
-                   problem, static_cast<int>(sets.count));
+                   problem, static_cast<int>(sets.count), ready);
   });
 }
 
@@ -134,6 +146,15 @@ inline void apply(Launcher& launcher, const RowsForward& p, const ColumnsShape* 
     apply_pieces<PlainSource<T, false>>(launcher, p, p);
 }
 
+template <typename T>
+inline void forward_in_registers(Launcher& launcher, const RowsForward& p, const SetBlocks& sets,
+                                 RowStatistics* ready = nullptr) {
+  if (is_straight(p, sets.blocks.unit()))
+    forward_team<PlainSource<T, kHasStraight<T>>>(launcher, p, p, sets, ready);
+  else
+    forward_team<PlainSource<T, false>>(launcher, p, p, sets, ready);
+}
+
 // Into p.ready: the statistics of x.
 template <typename T>
 inline void statistics_in_phases(Launcher& launcher, RowsForward& p, const SetBlocks& sets,
@@ -149,8 +170,7 @@ inline void forward(Launcher& launcher, RowsForward p) {
   if (p.n == 0) return launcher.run(&empty_sets<T>, p.rows, kThreads, kThreads, p);
   p.ready = nullptr;
   const ColumnsShape shape(p);
-  const bool side_by_side = suits_forward_columns(p, shape) && is_simple(p, p.weight) && is_simple(p, p.bias);
-  const ColumnsShape* columns = side_by_side ? &shape : nullptr;
+  const ColumnsShape* columns = takes_columns<T>(p, shape) ? &shape : nullptr;
   const SetBlocks sets = forward_blocks(p);
   if (p.given) return apply<T>(launcher, p, columns);
   if constexpr (sizeof(Compute<T>) == sizeof(float)) {
@@ -160,11 +180,7 @@ inline void forward(Launcher& launcher, RowsForward p) {
                      kColumnThreads, p, shape, sets.blocks);
       });
   }
-  if (columns == nullptr && fits_team(sets)) {
-    if (is_straight(p, sets.blocks.unit()))
-      return forward_team<PlainSource<T, kHasStraight<T>>>(launcher, p, p, sets);
-    return forward_team<PlainSource<T, false>>(launcher, p, p, sets);
-  }
+  if (columns == nullptr && fits_team(sets)) return forward_in_registers<T>(launcher, p, sets);
   statistics_in_phases<T>(launcher, p, sets, columns);
   apply<T>(launcher, p, columns);
 }
@@ -235,9 +251,15 @@ inline void prepare_statistics(Launcher& launcher, RowsBackward& p) {
     static_cast<RowsProblem&>(f) = p;
     f.mean = f.rstd = Operand();
     const ColumnsShape shape(f);
-    statistics_in_phases<T>(launcher, f, forward_blocks(f),
-                            suits_forward_columns(f, shape) ? &shape : nullptr);
-    ready = const_cast<RowStatistics*>(f.ready);
+    const ColumnsShape* columns = takes_columns<T>(f, shape) ? &shape : nullptr;
+    const SetBlocks sets = forward_blocks(f);
+    if (columns == nullptr && fits_team(sets)) {
+      ready = launcher.scratch<RowStatistics>(p.rows);
+      forward_in_registers<T>(launcher, f, sets, ready);
+    } else {
+      statistics_in_phases<T>(launcher, f, sets, columns);
+      ready = const_cast<RowStatistics*>(f.ready);
+    }
   }
   launcher.run(&saved_statistics<T>, p.rows, kWarps, kThreads, p, ready);
   p.ready = ready;
@@ -249,7 +271,7 @@ inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* 
   using C = Compute<T>;
   const SetBlocks sets = backward_blocks(p);
   const ColumnsShape shape(p);
-  const bool columns = !has_row_parameters(p) && suits_backward_columns(p, shape) && is_simple(p, p.weight);
+  const bool columns = takes_columns<T>(p, shape);
   GradPartial* partials = launcher.scratch<GradPartial>(sets.columns * sets.count);
   RowGrad<C>* grads = launcher.scratch<RowGrad<C>>(p.rows);
   if (!p.sum_dy) {

@@ -2,7 +2,7 @@
 //
 // Device code says what the headers of the CPU say, with operators: it must be compiled with -fmad=false, as
 // the CMake target normkit::cuda does; the PTX then has no fused multiply-add, and nothing later makes one.
-// Every function here is called by whole warps.
+// Every function here is called by whole warps, all lanes at once.
 #ifndef NORMKIT_CUDA_WARP_CUH_
 #define NORMKIT_CUDA_WARP_CUH_
 

@@ -402,7 +402,8 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
               &p.sum_dy_xhat);
   p.whole = args.count;
   if (static_cast<bool>(p.sum_dy) != static_cast<bool>(p.sum_dy_xhat) ||
-      (p.sum_dy && (!p.rstd || p.given || p.dweight || p.dbias || p.whole < p.n || axes.segments() != 1)))
+      (p.sum_dy && (!p.rstd || p.given || p.dweight || p.dbias || p.whole < p.n || axes.segments() != 1 ||
+                    axes.parameters_are_columns())))
     check.fail(Status::kMissingStatistics);
   check.same_type(p.x, p.dy);
   check.same_type(p.x, p.dx);
