@@ -464,5 +464,21 @@ TEST(Sets, RefusesWhatIsWrong) {
   EXPECT_EQ(y, std::vector<float>(24, 7.0f));
 }
 
+// Sums of a larger array come for channels: a set of one element whose weight is its own has none.
+TEST(Sets, SumsOfLargerSetsNeedChannels) {
+  const int64_t size[] = {4, 1};
+  std::vector<double> x(4, 1.0), y(4, 7.0), statistics(4, 0.5);
+  NormBackwardArgs args;
+  args.dy = args.x = x.data();
+  args.dx = y.data();
+  args.mean = args.rstd = args.sum_dy = args.sum_dy_xhat = statistics.data();
+  args.count = 5;
+  Plan plan;
+  std::vector<unsigned char> workspace(1 << 16);
+  const Workspace lent{workspace.data(), workspace.size()};
+  EXPECT_EQ(norm_backward_plan({2, size, 2, 2, 0}, args, lent, &plan), Status::kMissingStatistics);
+  EXPECT_EQ(norm_backward_plan({2, size, 2, 0, 0}, args, lent, &plan), Status::kOk);
+}
+
 }  // namespace
 }  // namespace tests
