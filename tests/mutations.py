@@ -200,10 +200,10 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        "CUDA: last elements in the chain",
+        "CUDA: one chain over a whole block",
         "../cuda/lanes.cuh",
-        "      } else if (s * kLanes + lane < n) {\n        total.add(static_cast<double>(term));",
-        "      } else if (s * kLanes + lane < n) {\n        total.add(static_cast<double>(chain + term));",
+        "if (s % kChain == kChain - 1 || s + 1 == whole)",
+        "if (s + 1 == whole)",
     ),
     Mutation(
         "CUDA: a team's last partial not merged",
