@@ -85,6 +85,7 @@ def main():
             f"-DCMAKE_CUDA_COMPILER={nvcc}",
             f"-DCMAKE_CUDA_FLAGS=--keep --keep-dir={kept} -Xptxas=-v",
         )
+        print("compiling four element types for every architecture: several minutes", flush=True)
         log = run("cmake", "--build", build, "-j", options.jobs, "-v")
         print(run(build / "cpp/examples/example_layer_norm_cuda").strip())
 
