@@ -18,6 +18,7 @@ class Torch:
 
     def __init__(self):
         self.torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        # A device is there (conftest.py), but PyTorch may be the CPU's; CuPy's half then still runs.
         if not self.torch.cuda.is_available():
             pytest.skip("this PyTorch has no CUDA")
 
@@ -43,6 +44,7 @@ class Cupy:
 
     def there(self, array):
         if array.dtype.name == "bfloat16":
+            # PyTorch's half covers the type.
             pytest.skip("not every CuPy has bfloat16")
         return self.cupy.asarray(array)
 

@@ -245,11 +245,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     apply_gradients_to_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ Blocks cuts,
                             const RowGrad<Compute<T>>* grads) {
   using C = Compute<T>;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
-  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < p.rows * pieces;
-       task += stride) {
-    const int64_t set = task / pieces;
-    const Blocks b = cuts.at(task % pieces);
+  each_piece(p.rows, cuts, [&](int64_t set, const Blocks& b) {
     const Row<C> row = row_from(given_statistics(p, set), false, C());
     for (int at = 0; at < b.length; at += kApplySteps * kLanes) {
       const int length = b.length - at < kApplySteps * kLanes ? b.length - at : kApplySteps * kLanes;
@@ -260,7 +256,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       const ParameterElements<T, kStraight> weight(p, p.weight, set, begin, length, p.weight_offset, 1.0);
       write_gradients_of_block<T, kStraight>(p, set, begin, dy, x, row, grads[set], weight);
     }
-  }
+  });
 }
 
 template <typename T>

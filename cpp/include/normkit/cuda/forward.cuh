@@ -272,7 +272,16 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// Elementwise kernels take so many elements of a piece at a time.
+// Calls visit(set, piece) for the pieces of every set; a warp takes one.
+template <typename Visit>
+NORMKIT_DEVICE void each_piece(int64_t sets, const Blocks& cuts, const Visit& visit) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < sets * pieces;
+       task += stride)
+    visit(task / pieces, cuts.at(task % pieces));
+}
+
+// Elementwise kernels take so many steps of a piece at a time.
 constexpr int kApplySteps = 8;
 
 // y, by the statistics in p.ready or given ones. `cuts`: of a set, for one warp each.
@@ -283,11 +292,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   using T = typename Source::Type;
   using C = Compute<T>;
   const RowsForward& p = Source::rows(problem);
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
-  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < p.rows * pieces;
-       task += stride) {
-    const int64_t set = task / pieces;
-    const Blocks b = cuts.at(task % pieces);
+  each_piece(p.rows, cuts, [&](int64_t set, const Blocks& b) {
     const Row<C> row = row_from(given_statistics(p, set), false, C());
     for (int at = 0; at < b.length; at += kApplySteps * kLanes) {
       const int length = b.length - at < kApplySteps * kLanes ? b.length - at : kApplySteps * kLanes;
@@ -296,20 +301,17 @@ __global__ void __launch_bounds__(kThreads, 3)
       x.each([&](C v, int i) { source.keep(i, v); });
       write_block<T, Source::kStraight>(p, set, b.begin + at, x, row);
     }
-  }
+  });
 }
 
 // The sum alone, of sets too large for a team.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     add_sets(const __grid_constant__ AddNormForward problem, const __grid_constant__ Blocks cuts) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, pieces = cuts.count();
-  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < problem.rows.rows * pieces;
-       task += stride) {
-    const Blocks b = cuts.at(task % pieces);
-    const SumSource<T, T, false> source(problem, task / pieces, b.begin, b.length);
+  each_piece(problem.rows.rows, cuts, [&](int64_t set, const Blocks& b) {
+    const SumSource<T, T, false> source(problem, set, b.begin, b.length);
     for (int i = lane(); i < b.length; i += kLanes) source.keep(i, source(i));
-  }
+  });
 }
 
 // ---- small ones; T tells the units of element types apart ----
