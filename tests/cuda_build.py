@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What runs for contiguous arrays; the general variants may spill.
+# What runs for contiguous arrays (Spacing::kOne); the general variants may spill.
 MAIN = (
-    "forward_sets<PlainSource<{type}, true>",
-    "backward_sets_in_registers<{type}, true",
-    "apply_sets<PlainSource<{type}, true>",
+    "forward_sets<PlainSource<{type}, 0>",
+    "backward_sets_in_registers<{type}, 0",
+    "apply_sets<PlainSource<{type}, 0>",
 )
 TYPES = {"f32": "float", "f16": "normkit::Float16", "bf16": "normkit::BFloat16"}
 
@@ -53,7 +53,8 @@ def kernels(log):
             found.append((arch, entry, int(match.group(1)), spilled.get(entry, 0)))
             entry = None
     names = run("c++filt", *[f[1] for f in found]).splitlines()
-    short = [re.sub(r"normkit::device::detail::(gpu::)?|\(.*", "", n).removeprefix("void ") for n in names]
+    extra = r"\([\w:]*Spacing\)|normkit::device::detail::(gpu::)?|\((?![\w:]*Spacing\)).*"
+    short = [re.sub(extra, "", n).removeprefix("void ") for n in names]
     return [(a, n, r, s) for (a, _, r, s), n in zip(found, short, strict=True)]
 
 

@@ -27,84 +27,116 @@ NORMKIT_INLINE bool has_row_parameters(const RowsBackward& p) {
   return p.channels == 0;
 }
 
-// dx of one element: write_dx.
-template <typename T, typename C>
-NORMKIT_DEVICE void write_gradient(const RowsBackward& p, const Row<C>& row, const RowGrad<C>& grad, C dy,
-                                   C x, C weight, T* dx, const T* dsum) {
-  if (p.given) {  // statistics are constants: dy rstd weight, and x plays no part
-    const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, 1.0};
-    if (row.is_wide)
-      write(dx, wide_normalized(static_cast<double>(dy), of_dy) * static_cast<double>(weight) + -0.0);
-    else
-      write(dx, normalized(dy, C(0), C(0), row.scale.rstd) * weight + C(-0.0));
-    return;
+// Where dx of one lane goes, what else it is made of (dsum where kAdds), and how.
+template <typename T, Spacing kElements, Spacing kParameters>
+struct Gradients {
+  using C = Compute<T>;
+  LaneElements<T, kElements> dx;
+  LaneElements<T, kElements> dsum;
+  LaneParameter<T, kParameters> weight;
+  bool adds, given;
+};
+
+// In double, or of given statistics: these are constants, dx is dy rstd weight, and x plays no part.
+template <typename T, int kSteps, typename Gradients>
+NORMKIT_DEVICE_CALL void write_other_gradients(LaneBlock<T, kSteps> dy, LaneBlock<T, kSteps> x,
+                                               Row<Compute<T>> row, RowGrad<Compute<T>> grad, Gradients to) {
+  using C = Compute<T>;
+  const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, 1.0};
+  NORMKIT_ROLL for (int part = 0; part < x.kParts; ++part) {
+    C weight[kStepsAtOnce];
+    to.weight.read(weight);
+    NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && to.dx.more(); ++s) {
+      T* const dx = to.dx.next();
+      const double wide_dy = static_cast<double>(dy.value[part][s]), w = static_cast<double>(weight[s]);
+      if (to.given) {
+        if (row.is_wide)
+          write(dx, wide_normalized(wide_dy, of_dy) * w + -0.0);
+        else
+          write(dx, normalized(dy.value[part][s], C(0), C(0), row.scale.rstd) * weight[s] + C(-0.0));
+        continue;
+      }
+      const double xhat = wide_normalized(static_cast<double>(x.value[part][s]), row.wide);
+      const double wide = gradient(wide_dy, xhat, w, grad.mean_g, grad.mean_gxhat, row.wide.rstd);
+      if (to.adds)
+        write(dx, (static_cast<C>(wide) + read<C>(to.dsum.next())) + C(-0.0));
+      else
+        write(dx, wide);
+    }
   }
-  C result;
-  if (NORMKIT_LIKELY(!grad.is_wide)) {
-    const C xhat = normalized(x, row.scale.hi, row.scale.lo, row.scale.rstd);
-    result = gradient(dy, xhat, weight, static_cast<C>(grad.mean_g), static_cast<C>(grad.mean_gxhat),
-                      row.scale.rstd);
-  } else {
-    const double xhat = wide_normalized(static_cast<double>(x), row.wide);
-    const double wide = gradient(static_cast<double>(dy), xhat, static_cast<double>(weight), grad.mean_g,
-                                 grad.mean_gxhat, row.wide.rstd);
-    if (dsum == nullptr) return write(dx, wide);
-    result = static_cast<C>(wide);
-  }
-  if (dsum != nullptr) result = (result + read<C>(dsum)) + C(-0.0);
-  write(dx, result);
 }
 
-template <typename T, bool kStraight, int kSteps>
+// write_dx.
+template <typename T, int kSteps, typename Gradients>
+NORMKIT_DEVICE void write_gradients_of(const LaneBlock<T, kSteps>& dy, const LaneBlock<T, kSteps>& x,
+                                       const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
+                                       Gradients to) {
+  using C = Compute<T>;
+  if (!NORMKIT_LIKELY(!grad.is_wide && !to.given))
+    return write_other_gradients<T, kSteps, Gradients>(dy, x, row, grad, to);
+  const C mean_g = static_cast<C>(grad.mean_g), mean_gxhat = static_cast<C>(grad.mean_gxhat);
+  x.each_part([&](int part) {
+    C weight[kStepsAtOnce], result[kStepsAtOnce];
+    to.weight.read(weight);
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+      const C xhat = normalized(x.value[part][s], row.scale.hi, row.scale.lo, row.scale.rstd);
+      result[s] = gradient(dy.value[part][s], xhat, weight[s], mean_g, mean_gxhat, row.scale.rstd);
+    }
+    if (to.adds) {
+      C more[kStepsAtOnce];
+      to.dsum.read(more);
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) result[s] = (result[s] + more[s]) + C(-0.0);
+    }
+    to.dx.write(result);
+  });
+}
+
+template <typename T, Spacing kSpacing, int kSteps>
 NORMKIT_DEVICE void write_gradients_of_block(const RowsBackward& p, int64_t set, int64_t begin,
                                              const WarpBlock<T, kSteps>& dy, const WarpBlock<T, kSteps>& x,
                                              const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
-                                             const ParameterElements<T, kStraight>& weight) {
-  using C = Compute<T>;
-  const Elements<T, kStraight> dx(p.dx, set, begin);
+                                             const LaneParameter<T, far_parameters(kSpacing)>& weight) {
   const bool adds = static_cast<bool>(p.dsum);
-  const Elements<const T, kStraight> dsum(adds ? p.dsum : p.dx, set, begin);
-  NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
-    const int i = s * kLanes + lane();
-    if (i < x.n)
-      write_gradient(p, row, grad, static_cast<C>(dy.value[s]), static_cast<C>(x.value[s]), weight(i),
-                     dx.at(i), adds ? dsum.at(i) : nullptr);
-  }
+  write_gradients_of<T, kSteps>(
+      dy, x, row, grad,
+      Gradients<T, kSpacing, far_parameters(kSpacing)>{{p.dx, set, begin, x.n, lane()},
+                                                       {adds ? p.dsum : p.dx, set, begin, x.n, lane()},
+                                                       weight,
+                                                       adds,
+                                                       p.given});
 }
 
 // ---- a set in registers ----
 
-template <typename T, bool kStraight, int kSteps>
+template <typename T, Spacing kSpacing, int kSteps>
 __global__ void __launch_bounds__(kTeamThreads, 1)
     backward_sets_in_registers(const __grid_constant__ RowsBackward p, int team) {
   using C = Compute<T>;
   __shared__ SetPartial<C> moments[kMaxTeam];
   __shared__ GradPartial grads[kMaxTeam];
   __shared__ Sums lows[kMaxTeam];
-  const int sets = static_cast<int>(blockDim.x) / kLanes / team, part = warp() % team;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * sets;
-  for (int64_t set = static_cast<int64_t>(blockIdx.x) * sets + warp() / team; set < p.rows; set += stride) {
-    const Blocks b = Blocks(p).at(part);
-    const Elements<const T, kStraight> x_at(p.x, set, b.begin), dy_at(p.dy, set, b.begin);
-    const WarpBlock<T, kSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
-    const WarpBlock<T, kSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
+  const TeamPlace own(team);
+  for (int64_t set = own.first; set < p.rows; set += own.stride) {
+    const Blocks b = Blocks(p).at(own.part);
+    const WarpBlock<T, kSteps> x(b.length, elements_of<kSpacing, T>(p.x, set, b.begin, b.length));
+    const WarpBlock<T, kSteps> dy(b.length, elements_of<kSpacing, T>(p.dy, set, b.begin, b.length));
     const bool known = p.ready != nullptr;
     RowStatistics s = known || p.rstd ? given_statistics(p, set)
-                                      : as_saved(team_statistics(p, set, x, part, team, moments));
+                                      : as_saved(team_statistics(p, set, x, own.part, team, moments));
     if constexpr (sizeof(T) == sizeof(double)) {  // saved_statistics
       if (p.centred() && !known)
-        s.mean_low = merge_team(Sums{x.template wide_sum<1>(s.mean), 0.0}, part, team, lows).first /
+        s.mean_low = merge_team(Sums{x.template wide_sum<1>(s.mean), 0.0}, own.part, team, lows).first /
                      static_cast<double>(p.n);
     }
     const Row<C> row = row_from(s, false, C());
-    const ParameterElements<T, kStraight> weight(p, p.weight, set, b.begin, b.length, p.weight_offset, 1.0);
+    const LaneParameter<T, far_parameters(kSpacing)> weight(p.weight, set, b.begin, b.length, lane(),
+                                                            p.weight_offset, 1.0);
     bool overflows = false;
-    GradPartial own;
-    own.sums = warp_grad_sums(dy, x, row, weight, overflows);
-    own.overflows = overflows ? 1.0 : 0.0;
-    const GradPartial total = merge_team(own, part, team, grads);
+    const Sums own_sums = warp_grad_sums(dy, x, row, weight, overflows);
+    const GradPartial sums{own_sums, overflows ? 1.0 : 0.0};
+    const GradPartial total = merge_team(sums, own.part, team, grads);
     const RowGrad<C> grad = row_grad<C>(p, row, total.sums, total.overflows != 0.0);
-    write_gradients_of_block<T, kStraight>(p, set, b.begin, dy, x, row, grad, weight);
+    write_gradients_of_block<T, kSpacing>(p, set, b.begin, dy, x, row, grad, weight);
   }
 }
 
@@ -128,8 +160,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (p.centred() && !p.given && !p.sum_dy) {
         WarpTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
-          const Elements<const T, false> x_at(p.x, set, b.begin);
-          const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return *x_at.at(i); });
+          const WarpBlock<T, kBlockSteps> x(b.length,
+                                            elements_of<Spacing::kAny, T>(p.x, set, b.begin, b.length));
           tree.push({x.template wide_sum<1>(s.mean), 0.0});
         }
         s.mean_low = tree.finish().first / static_cast<double>(p.n);
@@ -141,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // Sums lie [column, block].
-template <typename T, bool kStraight>
+template <typename T, Spacing kSpacing>
 __global__ void __launch_bounds__(kThreads, 1)
     grad_sums_of_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ SetBlocks sets,
                       GradPartial* to) {
@@ -152,14 +184,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int64_t column = task / sets.count, set = column / sets.fold;
     const Blocks b = sets.blocks.at(task % sets.count);
     const int64_t begin = column % sets.fold * sets.n + b.begin;
-    const Elements<const T, kStraight> x_at(p.x, set, begin), dy_at(p.dy, set, begin);
-    const WarpBlock<T, kBlockSteps> x(b.length, [&](int i) { return read<C>(x_at.at(i)); });
-    const WarpBlock<T, kBlockSteps> dy(b.length, [&](int i) { return read<C>(dy_at.at(i)); });
-    const ParameterElements<T, kStraight> weight(p, p.weight, set, begin, b.length, p.weight_offset, 1.0);
+    const WarpBlock<T, kBlockSteps> x(b.length, elements_of<kSpacing, T>(p.x, set, begin, b.length));
+    const WarpBlock<T, kBlockSteps> dy(b.length, elements_of<kSpacing, T>(p.dy, set, begin, b.length));
+    const LaneParameter<T, far_parameters(kSpacing)> weight(p.weight, set, begin, b.length, lane(),
+                                                            p.weight_offset, 1.0, weighted);
     const Row<C> row = row_from(given_statistics(p, set), false, C());
     bool overflows = false;
-    const Sums sums =
-        warp_grad_sums(dy, x, row, [&](int i) { return weighted ? weight(i) : C(1); }, overflows);
+    const Sums sums = warp_grad_sums(dy, x, row, weight, overflows);
     if (lane() == 0) to[task] = {sums, overflows ? 1.0 : 0.0};
   }
 }
@@ -168,16 +199,14 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename T>
 struct OwnedGrads {
   using C = Compute<T>;
-  Column<const T> dy, x;
-  int64_t begin;
+  LaneElements<T, Spacing::kEven> dy, x;  // of lane()
   int n;
   Pair<C> known;
 
   NORMKIT_DEVICE Pair<C> sums(const RowScale<C>&) const { return known; }
   NORMKIT_DEVICE Sums wide_sums(const WideRow<C>& row) const {
-    const WarpBlock<T, kBlockSteps> dys(n, [&](int i) { return read<C>(dy.at(begin + i)); });
-    const WarpBlock<T, kBlockSteps> xs(n, [&](int i) { return read<C>(x.at(begin + i)); });
-    const Sums own = wide_lane_grad_sums<C>(dys, xs, row, [](int) { return C(1); });
+    const WarpBlock<T, kBlockSteps> dys(n, ColumnSource<T>{dy, true}), xs(n, ColumnSource<T>{x, true});
+    const Sums own = wide_lane_grad_sums<C, T, kBlockSteps>(dys, xs, row, UnitWeight<C>());
     return {warp_fold(own.first), warp_fold(own.second)};
   }
 };
@@ -195,13 +224,12 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
     const Row<float> row = row_from(given_statistics(p, strip.set(shape, column)), false, 0.0f);
     const auto x = strip_elements<T, kBlockSteps>(p.x, shape, strip);
     const auto dy = strip_elements<T, kBlockSteps>(p.dy, shape, strip);
-    const Pair<float> part = lane_grad_sums<float>(dy, x, row.scale, [](int) { return 1.0f; });
+    const Pair<float> part = lane_grad_sums<float>(dy, x, row.scale, UnitWeight<float>());
     const float first = fold_columns(part.first, shared), second = fold_columns(part.second, shared);
     if (owned > last) continue;  // a whole warp; the next barrier counts it in again
     const Row<float> own_row = row_from(given_statistics(p, strip.set(shape, owned)), false, 0.0f);
-    const OwnedGrads<T> block{Column<const T>(p.dy, shape, strip.outer, owned),
-                              Column<const T>(p.x, shape, strip.outer, owned),
-                              strip.block.begin,
+    const OwnedGrads<T> block{strip.elements<T>(p.dy, shape, owned, lane()),
+                              strip.elements<T>(p.x, shape, owned, lane()),
                               x.n,
                               {first, second}};
     bool overflows = false;
@@ -229,9 +257,10 @@ __global__ void __launch_bounds__(kThreads, 1)
                                            return partials[column * sets.count + b];
                                          });
       if (channel_sums != nullptr && lane() == 0) channel_sums[column] = own.sums;
-      const ParameterElements<T, false> weight(p, p.weight, set, c * sets.n, 1, 0.0, 1.0);
+      C weight[kStepsAtOnce];
+      LaneParameter<T, Spacing::kAny>(p.weight, set, c * sets.n, 1, 0, 0.0, 1.0).read(weight);
       total.sums =
-          has_row_parameters(p) ? own.sums : weighted(total.sums, static_cast<double>(weight(0)), own.sums);
+          has_row_parameters(p) ? own.sums : weighted(total.sums, static_cast<double>(weight[0]), own.sums);
       if (own.overflows != 0.0) total.overflows = 1.0;
     }
     Row<C> row = row_from(given_statistics(p, set), false, C());
@@ -240,27 +269,27 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-template <typename T, bool kStraight>
+template <typename T, Spacing kSpacing>
 __global__ void __launch_bounds__(kThreads, 2)
     apply_gradients_to_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ Blocks cuts,
                             const RowGrad<Compute<T>>* grads) {
   using C = Compute<T>;
   each_piece(p.rows, cuts, [&](int64_t set, const Blocks& b) {
     const Row<C> row = row_from(given_statistics(p, set), false, C());
-    for (int at = 0; at < b.length; at += kApplySteps * kLanes) {
-      const int length = b.length - at < kApplySteps * kLanes ? b.length - at : kApplySteps * kLanes;
+    for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
+      const int length = b.length - at < kStepsAtOnce * kLanes ? b.length - at : kStepsAtOnce * kLanes;
       const int64_t begin = b.begin + at;
-      const Elements<const T, kStraight> x_at(p.x, set, begin), dy_at(p.dy, set, begin);
-      const WarpBlock<T, kApplySteps> x(length, [&](int i) { return read<C>(x_at.at(i)); });
-      const WarpBlock<T, kApplySteps> dy(length, [&](int i) { return read<C>(dy_at.at(i)); });
-      const ParameterElements<T, kStraight> weight(p, p.weight, set, begin, length, p.weight_offset, 1.0);
-      write_gradients_of_block<T, kStraight>(p, set, begin, dy, x, row, grads[set], weight);
+      const WarpBlock<T, kStepsAtOnce> x(length, elements_of<kSpacing, T>(p.x, set, begin, length));
+      const WarpBlock<T, kStepsAtOnce> dy(length, elements_of<kSpacing, T>(p.dy, set, begin, length));
+      const LaneParameter<T, far_parameters(kSpacing)> weight(p.weight, set, begin, length, lane(),
+                                                              p.weight_offset, 1.0);
+      write_gradients_of_block<T, kSpacing>(p, set, begin, dy, x, row, grads[set], weight);
     }
   });
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kColumnThreads, 1)
     apply_gradients_to_columns(const __grid_constant__ RowsBackward p,
                                const __grid_constant__ ColumnsShape shape,
                                const __grid_constant__ Blocks cuts, const RowGrad<float>* grads) {
@@ -270,17 +299,16 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int64_t column = strip.first + own_column();
     if (column >= shape.columns) continue;
     const int64_t set = strip.set(shape, column);
-    const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
-    const ParameterElements<T, true> weight(p, p.weight, set, strip.place(shape, column), strip.block.length,
-                                            0.0, 1.0);
-    const Column<const T> dy(p.dy, shape, strip.outer, column), x(p.x, shape, strip.outer, column);
-    const Column<T> dx(p.dx, shape, strip.outer, column);
-    const RowGrad<float> grad = grads[set];
-    for (int i = row_lane(); i < strip.block.length; i += kStripRows) {
-      const int64_t r = strip.block.begin + i;
-      write_gradient<T>(p, row, grad, read<float>(dy.at(r)), read<float>(x.at(r)), weight(i), dx.at(r),
-                        nullptr);
-    }
+    const int n = strip.block.length, lane = row_lane();
+    const auto dx = strip.elements<T>(p.dx, shape, column, lane);
+    write_gradients_of<T, kStepsAtOnce>(
+        strip_elements<T, kStepsAtOnce>(p.dy, shape, strip),
+        strip_elements<T, kStepsAtOnce>(p.x, shape, strip), row_from(given_statistics(p, set), false, 0.0f),
+        grads[set],
+        Gradients<T, Spacing::kEven, Spacing::kTwoAxes>{
+            dx, strip.elements<T>(p.dx, shape, column, lane),
+            LaneParameter<T, Spacing::kTwoAxes>(p.weight, set, strip.place(shape, column), n, lane, 0.0, 1.0),
+            false, p.given});
   }
 }
 
@@ -304,7 +332,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // warp takes one panel of kPerLane columns in each lane.
 constexpr int kPerLane = 4;
 
-template <typename T, bool kStraight>
+template <typename T, Spacing kSpacing>
 __global__ void __launch_bounds__(kThreads, 1)
     panel_sums(const __grid_constant__ RowsBackward p, Compute<T>* to) {
   using C = Compute<T>;
@@ -314,19 +342,20 @@ __global__ void __launch_bounds__(kThreads, 1)
        task += stride) {
     const int64_t panel = task / strips, first = panel * kPanelRows;
     const int64_t last = first + kPanelRows < p.rows ? first + kPanelRows : p.rows;
-    const int64_t begin = task % strips * kLanes * kPerLane + lane();
+    const int64_t begin = task % strips * kLanes * kPerLane;
+    const int left = static_cast<int>(p.n - begin < kLanes * kPerLane ? p.n - begin : kLanes * kPerLane);
     Pair<C> chain[kPerLane] = {};
     for (int64_t tile = first; tile < last; tile += kTileRows) {
       Pair<C> term[kTileRows][kPerLane] = {};
       NORMKIT_UNROLL for (int r = 0; r < kTileRows; ++r) {
         if (tile + r >= last) continue;
         const Row<C> row = row_from(given_statistics(p, tile + r), false, C());
-        const Elements<const T, kStraight> x(p.x, tile + r, 0), dy(p.dy, tile + r, 0);
+        LaneElements<T, kSpacing> x(p.x, tile + r, begin, left, lane());
+        LaneElements<T, kSpacing> dy(p.dy, tile + r, begin, left, lane());
         NORMKIT_UNROLL for (int k = 0; k < kPerLane; ++k) {
-          const int64_t i = begin + k * kLanes;
-          if (i >= p.n) continue;
-          const C g = read<C>(dy.at(i));
-          const C v = read<C>(x.at(i));
+          if (!x.more()) continue;
+          const C g = read<C>(dy.next());
+          const C v = read<C>(x.next());
           const C narrow = g * normalized(v, row.scale.hi, row.scale.lo, row.scale.rstd);
           term[r][k] = {row.is_wide ? static_cast<C>(static_cast<double>(g) *
                                                      wide_normalized(static_cast<double>(v), row.wide))
@@ -342,7 +371,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
     for (int k = 0; k < kPerLane; ++k) {
-      const int64_t i = begin + k * kLanes;
+      const int64_t i = begin + k * kLanes + lane();
       if (i >= p.n) continue;
       to[2 * panel * p.n + i] = chain[k].first;
       to[(2 * panel + 1) * p.n + i] = chain[k].second;

@@ -17,10 +17,10 @@ constexpr int kColumnThreads = kLanes * kStripColumns;  // as many warps as colu
 
 // This thread's place among the rows, and its column in the strip.
 NORMKIT_DEVICE int row_lane() {
-  return static_cast<int>(threadIdx.x) / kStripColumns;
+  return static_cast<int>(threadIdx.x / static_cast<unsigned>(kStripColumns));
 }
 NORMKIT_DEVICE int own_column() {
-  return static_cast<int>(threadIdx.x) % kStripColumns;
+  return static_cast<int>(threadIdx.x % static_cast<unsigned>(kStripColumns));
 }
 
 // Padded: read by columns as fast as by rows.
@@ -38,18 +38,6 @@ NORMKIT_DEVICE V fold_columns(V part, StripValues<V>& shared) {
   __syncthreads();
   return warp_fold(own);
 }
-
-// One column of one outer index; elements are `stride` apart.
-template <typename T>
-struct Column {
-  T* first;
-  int64_t stride;
-
-  NORMKIT_DEVICE Column(const Operand& operand, const ColumnsShape& shape, int64_t outer, int64_t column)
-      : first(operand.template row<T>(outer * shape.sets_of_outer()) + column),
-        stride(shape.stride(operand)) {}
-  NORMKIT_DEVICE T* at(int64_t row) const { return first + row * stride; }
-};
 
 // What a thread block works on: a strip of columns of one outer index, and of their rows a block.
 struct Strip {
@@ -74,15 +62,44 @@ struct Strip {
   NORMKIT_DEVICE int64_t place(const ColumnsShape& shape, int64_t column) const {
     return column % shape.fold * shape.rows + block.begin;
   }
+  // Of one column, the elements of a lane.
+  template <typename T>
+  NORMKIT_DEVICE LaneElements<T, Spacing::kEven> elements(const Operand& operand, const ColumnsShape& shape,
+                                                          int64_t column, int lane) const {
+    return {operand.template row<T>(outer * shape.sets_of_outer()) + column,
+            {shape.stride(operand), block.begin, lane},
+            block.length,
+            lane};
+  }
 };
+
+// Reads zeros where there is no column.
+template <typename T>
+struct ColumnSource {
+  LaneElements<T, Spacing::kEven> elements;
+  bool exists;
+  NORMKIT_DEVICE void read(Compute<T> (&to)[kStepsAtOnce]) {
+    if (exists) elements.read(to);
+  }
+};
+
+// This thread's elements of a strip.
+template <typename T, int kSteps>
+NORMKIT_DEVICE LaneBlock<T, kSteps> strip_elements(const Operand& operand, const ColumnsShape& shape,
+                                                   const Strip& strip) {
+  const int64_t column = strip.first + own_column();
+  const bool exists = column < shape.columns;
+  return {
+      strip.block.length, row_lane(),
+      ColumnSource<T>{strip.elements<T>(operand, shape, exists ? column : strip.first, row_lane()), exists}};
+}
 
 // A column of which the sum of squares is known already, for moments_of: what else is asked for, seldom, one
 // warp takes from memory.
 template <typename T>
 struct OwnedColumn {
   using C = Compute<T>;
-  Column<const T> x;
-  int64_t begin;
+  LaneElements<T, Spacing::kEven> x;  // of lane()
   int n;
   double known;
 
@@ -92,8 +109,7 @@ struct OwnedColumn {
   }
   template <int kPower>
   NORMKIT_DEVICE double wide_sum(double k) const {
-    const WarpBlock<T, kBlockSteps> block(n, [&](int i) { return read<C>(x.at(begin + i)); });
-    return block.template wide_sum<kPower>(k);
+    return WarpBlock<T, kBlockSteps>(n, ColumnSource<T>{x, true}).template wide_sum<kPower>(k);
   }
 };
 
@@ -110,8 +126,7 @@ NORMKIT_DEVICE Moments<float> owned_moments(const RowsProblem& p, const ColumnsS
                                             MomentsScratch& shared) {
   const int64_t owned = strip.first + warp();
   const bool exists = owned < shape.columns;
-  OwnedColumn<T> column{Column<const T>(p.x, shape, strip.outer, exists ? owned : strip.first),
-                        strip.block.begin, x.n, 0.0};
+  OwnedColumn<T> column{strip.elements<T>(p.x, shape, exists ? owned : strip.first, lane()), x.n, 0.0};
   if (!p.centred()) {
     column.known = fold_columns(x.template squares<false>(0.0f).sum, shared.values);
     return {0.0, 0.0, 0.0, sum_of_squares_of(column)};
@@ -123,25 +138,14 @@ NORMKIT_DEVICE Moments<float> owned_moments(const RowsProblem& p, const ColumnsS
   return moments_of(column, {sum, 0.0});
 }
 
-// This thread's elements of a strip; 0 beyond the last column.
+// y of this thread's elements.
 template <typename T, int kSteps>
-NORMKIT_DEVICE LaneBlock<T, kSteps> strip_elements(const Operand& operand, const ColumnsShape& shape,
-                                                   const Strip& strip) {
-  const int64_t column = strip.first + own_column();
-  const bool exists = column < shape.columns;
-  const Column<const T> x(operand, shape, strip.outer, exists ? column : strip.first);
-  return {strip.block.length, row_lane(),
-          [&](int i) { return exists ? read<Compute<T>>(x.at(strip.block.begin + i)) : Compute<T>(0); }};
-}
-
-template <typename T>
-NORMKIT_DEVICE void write_column_result(const RowsForward& p, const Row<float>& row, float v, float weight,
-                                        float bias, T* y) {
-  if (NORMKIT_LIKELY(!row.is_wide))
-    write_result(row.scale, v, weight, bias, y);
-  else
-    write_wide_result<T, T>(row.wide, v, weight, bias, y);
-  if (p.activation != Activation::kNone) activate_element(p.activation, y);
+NORMKIT_DEVICE void write_column(const RowsForward& p, const ColumnsShape& shape, const Strip& strip,
+                                 int64_t column, const LaneBlock<T, kSteps>& x, const RowStatistics& s) {
+  write_results<T, kSteps>(x, row_from(s, false, 0.0f),
+                           Results<T, Spacing::kEven, Spacing::kTwoAxes>(
+                               p, strip.set(shape, column), strip.place(shape, column), x.n, x.lane,
+                               strip.elements<T>(p.y, shape, column, x.lane)));
 }
 
 // Columns of one block, each a set: read once.
@@ -160,17 +164,11 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
     if (lane() == 0 && owned < shape.columns) {  // one lane: of double, rescaled_set would take all
       static_assert(sizeof(Compute<T>) == sizeof(float), "columns are not for double");
       statistics[warp()] = checked_statistics(p, strip.set(shape, owned), m);
-      save_statistics(p, strip.set(shape, owned), statistics[warp()]);
+      save(p, strip.set(shape, owned), statistics[warp()]);
     }
     __syncthreads();
-    if (p.y && column < shape.columns) {
-      const int64_t set = strip.set(shape, column);
-      const Row<float> row = row_from(statistics[own_column()], false, 0.0f);
-      const Column<T> y(p.y, shape, strip.outer, column);
-      const ParameterElements<T, true> weight(p, p.weight, set, 0, x.n, p.weight_offset, p.missing_weight);
-      const ParameterElements<T, true> bias(p, p.bias, set, 0, x.n, 0.0, p.missing_bias);
-      x.each([&](float v, int i) { write_column_result(p, row, v, weight(i), bias(i), y.at(i)); });
-    }
+    if (p.y && column < shape.columns)
+      write_column<T, kSteps>(p, shape, strip, column, x, statistics[own_column()]);
     __syncthreads();
   }
 }
@@ -194,30 +192,19 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
   }
 }
 
-// ---- elementwise: rows in order ----
-
-constexpr int kStripRows = kThreads / kStripColumns;  // at a time
-
+// `cuts`: of a column, for kStepsAtOnce steps.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kColumnThreads, 1)
     apply_columns_of(const __grid_constant__ RowsForward p, const __grid_constant__ ColumnsShape shape,
                      const __grid_constant__ Blocks cuts) {
   const int64_t count = cuts.count(), tasks = shape.outer * count * Strip::strips(shape);
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
     const Strip strip(shape, cuts, count, task);
     const int64_t column = strip.first + own_column();
-    if (column >= shape.columns) continue;
-    const int64_t set = strip.set(shape, column), place = strip.place(shape, column);
-    const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
-    const ParameterElements<T, true> weight(p, p.weight, set, place, strip.block.length, p.weight_offset,
-                                            p.missing_weight);
-    const ParameterElements<T, true> bias(p, p.bias, set, place, strip.block.length, 0.0, p.missing_bias);
-    const Column<const T> x(p.x, shape, strip.outer, column);
-    const Column<T> y(p.y, shape, strip.outer, column);
-    for (int i = row_lane(); i < strip.block.length; i += kStripRows) {
-      const int64_t r = strip.block.begin + i;
-      write_column_result(p, row, read<float>(x.at(r)), weight(i), bias(i), y.at(r));
-    }
+    if (column < shape.columns)
+      write_column<T, kStepsAtOnce>(p, shape, strip, column,
+                                    strip_elements<T, kStepsAtOnce>(p.x, shape, strip),
+                                    given_statistics(p, strip.set(shape, column)));
   }
 }
 

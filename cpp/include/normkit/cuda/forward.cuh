@@ -21,90 +21,138 @@ constexpr int kThreads = kWarps * kLanes;
 
 // ---- what is normalized ----
 
-// x itself.
-template <typename T, bool kStraightElements>
+// x itself. kElements: how its elements lie; see LaneBlock for Element.
+template <typename T, Spacing kElements>
 struct PlainSource {
   using Problem = RowsForward;
   using Type = T;
-  using Element = T;  // see LaneBlock
-  static constexpr bool kStraight = kStraightElements;
-  Elements<const T, kStraight> x;
+  using Element = T;
+  static constexpr Spacing kSpacing = kElements;
+  LaneElements<T, kSpacing> x;
 
   static NORMKIT_DEVICE const RowsForward& rows(const Problem& p) { return p; }
-  NORMKIT_DEVICE PlainSource(const Problem& p, int64_t set, int64_t begin, int) : x(p.x, set, begin) {}
-  NORMKIT_DEVICE Compute<T> operator()(int i) const { return read<Compute<T>>(x.at(i)); }
-  NORMKIT_DEVICE void keep(int, Compute<T>) const {}
+  NORMKIT_DEVICE PlainSource(const Problem& p, int64_t set, int64_t begin, int n)
+      : x(p.x, set, begin, n, lane()) {}
+  NORMKIT_DEVICE void read(Compute<T> (&to)[kStepsAtOnce]) { x.read(to); }
+  NORMKIT_DEVICE void keep(const Compute<T> (&)[kStepsAtOnce]) const {}
 };
 
 // x + residual + bias: as it is written (E = T), or before that rounding (E = float). add_block.hpp.
-template <typename T, typename E, bool kStraightElements>
+template <typename T, typename E, Spacing kElements>
 struct SumSource {
   using Problem = AddNormForward;
   using Type = T;
   using Element = E;
   using C = Compute<T>;
-  static constexpr bool kStraight = kStraightElements;
-  Elements<const T, kStraight> x, residual;
-  ParameterElements<T, kStraight> bias;
-  Elements<T, kStraight> sum;
+  static constexpr Spacing kSpacing = kElements;
+  LaneElements<T, kSpacing> x, residual;
+  LaneParameter<T, far_parameters(kSpacing)> bias;
+  LaneElements<T, kSpacing> sum;
 
   static NORMKIT_DEVICE const RowsForward& rows(const Problem& p) { return p.rows; }
   NORMKIT_DEVICE SumSource(const Problem& p, int64_t set, int64_t begin, int n)
-      : x(p.x, set, begin),
-        residual(p.residual, set, begin),
-        bias(p.rows, p.residual_bias, set, begin, n, 0.0, -0.0),
-        sum(p.rows.x, set, begin) {}
-  NORMKIT_DEVICE C operator()(int i) const {
-    const C v = (read<C>(x.at(i)) + read<C>(residual.at(i))) + bias(i);
-    if constexpr (sizeof(E) < sizeof(C)) {
-      T rounded;
-      write(&rounded, v);
-      return read<C>(&rounded);
+      : x(p.x, set, begin, n, lane()),
+        residual(p.residual, set, begin, n, lane()),
+        bias(p.residual_bias, set, begin, n, lane(), 0.0, -0.0),
+        sum(p.rows.x, set, begin, n, lane()) {}
+  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) {
+    C other[kStepsAtOnce], more[kStepsAtOnce];
+    x.read(to);
+    residual.read(other);
+    bias.read(more);
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+      to[s] = (to[s] + other[s]) + more[s];
+      if constexpr (sizeof(E) < sizeof(C)) {
+        T rounded;
+        write(&rounded, to[s]);
+        to[s] = detail::read<C>(&rounded);
+      }
     }
-    return v;
   }
-  // The lane that reads element i writes it: the sum may lie where x or the residual does.
-  NORMKIT_DEVICE void keep(int i, C v) const { write(sum.at(i), v); }
+  // The lane that reads an element writes it: the sum may lie where x or the residual does.
+  NORMKIT_DEVICE void keep(const C (&from)[kStepsAtOnce]) { sum.write(from); }
 };
 
 // ---- one block ----
 
-template <typename T>
-NORMKIT_DEVICE_CALL void activate_element(Activation activation, T* y) {
-  write(y, activated(activation, read<Compute<T>>(y)));
+// Where y of one lane goes, and what it is multiplied by and added to.
+template <typename T, Spacing kElements, Spacing kParameters>
+struct Results {
+  using C = Compute<T>;
+  LaneElements<T, kElements> y;
+  LaneParameter<T, kParameters> weight, bias;
+  Activation activation;
+
+  NORMKIT_DEVICE Results(const RowsForward& p, int64_t set, int64_t begin, int n, int lane,
+                         const LaneElements<T, kElements>& y_)
+      : y(y_),
+        weight(p.weight, set, begin, n, lane, p.weight_offset, p.missing_weight),
+        bias(p.bias, set, begin, n, lane, 0.0, p.missing_bias),
+        activation(p.activation) {}
+};
+
+template <typename T, Spacing kSpacing>
+NORMKIT_DEVICE_CALL void activate(Activation activation, LaneElements<T, kSpacing> y) {
+  NORMKIT_ROLL while (y.more()) {
+    T* const at = y.next();
+    write(at, activated(activation, read<Compute<T>>(at)));
+  }
 }
 
-// y of one element.
-template <typename T, typename C>
-NORMKIT_DEVICE void write_result(const RowScale<C>& row, C v, C weight, C bias, T* y) {
-  write(y, normalized(v, row.hi, row.lo, row.rstd) * weight + bias);
-}
-// Between: a float sum (SumSource) makes a float y, rounded again.
-template <typename T, typename Between, typename C>
-NORMKIT_DEVICE void write_wide_result(const WideRow<C>& row, C v, C weight, C bias, T* y) {
-  Between between;
-  write(&between, wide_normalized(static_cast<double>(v), row) * static_cast<double>(weight) +
-                      static_cast<double>(bias));
-  write(y, read<Compute<Between>>(&between));
+// In double. A float sum of shorter elements (SumSource) makes a float y, rounded again.
+template <typename E, int kSteps, typename Results>
+NORMKIT_DEVICE_CALL void write_wide_results(LaneBlock<E, kSteps> x, WideRow<Compute<E>> row, Results to) {
+  using C = Compute<E>;
+  NORMKIT_ROLL for (int part = 0; part < x.kParts; ++part) {
+    C weight[kStepsAtOnce], bias[kStepsAtOnce];
+    to.weight.read(weight);
+    to.bias.read(bias);
+    NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && to.y.more(); ++s) {
+      E between;
+      write(&between,
+            wide_normalized(static_cast<double>(x.value[part][s]), row) * static_cast<double>(weight[s]) +
+                static_cast<double>(bias[s]));
+      write(to.y.next(), read<C>(&between));
+    }
+  }
 }
 
-template <typename T, bool kStraight, typename E, int kSteps>
+template <typename E, int kSteps, typename Results>
+NORMKIT_DEVICE void write_results(const LaneBlock<E, kSteps>& x, const Row<Compute<E>>& row, Results to) {
+  using C = Compute<E>;
+  const auto y = to.y;
+  if (NORMKIT_LIKELY(!row.is_wide))
+    x.each_part([&](int part) {
+      C weight[kStepsAtOnce], bias[kStepsAtOnce], result[kStepsAtOnce];
+      to.weight.read(weight);
+      to.bias.read(bias);
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) result[s] =
+          normalized(x.value[part][s], row.scale.hi, row.scale.lo, row.scale.rstd) * weight[s] + bias[s];
+      to.y.write(result);
+    });
+  else
+    write_wide_results<E, kSteps, Results>(x, row.wide, to);
+  if (to.activation != Activation::kNone) activate(to.activation, y);
+}
+
+template <typename T, Spacing kSpacing, typename E, int kSteps>
 NORMKIT_DEVICE void write_block(const RowsForward& p, int64_t set, int64_t begin,
                                 const WarpBlock<E, kSteps>& x, const Row<Compute<T>>& row) {
-  using C = Compute<T>;
-  const Elements<T, kStraight> y(p.y, set, begin);
-  const ParameterElements<T, kStraight> weight(p, p.weight, set, begin, x.n, p.weight_offset,
-                                               p.missing_weight);
-  const ParameterElements<T, kStraight> bias(p, p.bias, set, begin, x.n, 0.0, p.missing_bias);
-  if (NORMKIT_LIKELY(!row.is_wide))
-    x.each([&](C v, int i) { write_result(row.scale, v, weight(i), bias(i), y.at(i)); });
-  else
-    x.each([&](C v, int i) { write_wide_result<T, E>(row.wide, v, weight(i), bias(i), y.at(i)); });
-  if (p.activation != Activation::kNone)
-    for (int i = lane(); i < x.n; i += kLanes) activate_element(p.activation, y.at(i));
+  write_results<E, kSteps>(x, row,
+                           Results<T, kSpacing, far_parameters(kSpacing)>(p, set, begin, x.n, lane(),
+                                                                          {p.y, set, begin, x.n, lane()}));
 }
 
 // ---- double elements whose squares leave their range ----
+
+struct Scaled {
+  LaneElements<double, Spacing::kAny> x;
+  double scale;
+  NORMKIT_DEVICE void read(double (&to)[kStepsAtOnce]) {
+    x.read(to);
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = to[s] * scale;
+  }
+};
 
 // rescaled_statistics. One warp.
 NORMKIT_DEVICE_CALL RowStatistics rescaled_set(const RowsProblem& p, int64_t set, RowStatistics plain) {
@@ -125,8 +173,8 @@ NORMKIT_DEVICE_CALL RowStatistics rescaled_set(const RowsProblem& p, int64_t set
   WarpTree<Moments<double>> moments;
   WarpTree<Sums> squares;
   for (Blocks b(p); b.more(); b.next()) {
-    const WarpBlock<double, kBlockSteps> x(b.length,
-                                           [&](int i) { return row[p.x.inner.offset(b.begin + i)] * scale; });
+    Scaled source{{p.x, set, b.begin, b.length, lane()}, scale};
+    const WarpBlock<double, kBlockSteps> x(b.length, source);
     if (p.centred())
       moments.push(x.moments());
     else
@@ -135,6 +183,10 @@ NORMKIT_DEVICE_CALL RowStatistics rescaled_set(const RowsProblem& p, int64_t set
   if (!p.centred()) return statistics_of_squares(p, squares.finish().first, scale);
   const Moments<double> m = moments.finish();
   return statistics_from(p, m.mean, m.mean_low, m.m2, scale);
+}
+
+NORMKIT_DEVICE_CALL void save(const RowsForward& p, int64_t set, RowStatistics s) {
+  save_statistics(p, set, s);
 }
 
 template <typename C>
@@ -171,6 +223,18 @@ NORMKIT_DEVICE SetPartial<C> set_partial(const RowsProblem& p, const Moments<C>&
 
 // ---- a set in registers ----
 
+// A team is one of the warps of a thread block, each with a set, or all of them with one set: this warp's
+// first set, the way to its next one, and its part of each.
+struct TeamPlace {
+  int part;
+  int64_t first, stride;
+
+  NORMKIT_DEVICE explicit TeamPlace(int team)
+      : part(team == 1 ? 0 : warp()),
+        first(team == 1 ? static_cast<int64_t>(blockIdx.x) * kWarps + warp() : blockIdx.x),
+        stride(team == 1 ? static_cast<int64_t>(gridDim.x) * kWarps : gridDim.x) {}
+};
+
 // The partials of a team's warps, merged; every lane of the team has the result. `shared`: one for each warp
 // of the thread block, which is the team unless it is one warp.
 template <typename Partial>
@@ -196,26 +260,25 @@ NORMKIT_DEVICE RowStatistics team_statistics(const RowsProblem& p, int64_t set, 
 
 // `ready` keeps the statistics, or is null.
 template <typename Source, int kSteps>
-__global__ void __launch_bounds__(kTeamThreads, kSteps > 8 ? 1 : 2)
+__global__ void __launch_bounds__(kTeamThreads, kSteps > 8 ? 2 : 3)
     forward_sets(const __grid_constant__ typename Source::Problem problem, int team, RowStatistics* ready) {
   using T = typename Source::Type;
   using E = typename Source::Element;
   using C = Compute<T>;
   __shared__ SetPartial<C> shared[kMaxTeam];
   const RowsForward& p = Source::rows(problem);
-  const int sets = static_cast<int>(blockDim.x) / kLanes / team, part = warp() % team;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * sets;
-  for (int64_t set = static_cast<int64_t>(blockIdx.x) * sets + warp() / team; set < p.rows; set += stride) {
-    const Blocks b = Blocks(p).at(part);
-    const Source source(problem, set, b.begin, b.length);
+  const TeamPlace own(team);
+  for (int64_t set = own.first; set < p.rows; set += own.stride) {
+    const Blocks b = Blocks(p).at(own.part);
+    Source source(problem, set, b.begin, b.length);
     const WarpBlock<E, kSteps> x(b.length, source);
-    x.each([&](C v, int i) { source.keep(i, v); });
-    const RowStatistics s = team_statistics(p, set, x, part, team, shared);
-    if (part == 0 && lane() == 0) {
-      save_statistics(p, set, s);
+    x.each_part([&](int part) { source.keep(x.value[part]); });
+    const RowStatistics s = team_statistics(p, set, x, own.part, team, shared);
+    if (own.part == 0 && lane() == 0) {
+      save(p, set, s);
       if (ready != nullptr) ready[set] = s;
     }
-    if (p.y) write_block<T, Source::kStraight>(p, set, b.begin, x, row_from(s, false, C()));
+    if (p.y) write_block<T, Source::kSpacing>(p, set, b.begin, x, row_from(s, false, C()));
   }
 }
 
@@ -246,7 +309,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < tasks; task += stride) {
     const int64_t column = task / sets.count, set = column / sets.fold;
     const Blocks b = sets.blocks.at(task % sets.count);
-    const Source source(problem, set, column % sets.fold * sets.n + b.begin, b.length);
+    Source source(problem, set, column % sets.fold * sets.n + b.begin, b.length);
     const Moments<Compute<E>> partial = block_partial(p, WarpBlock<E, kBlockSteps>(b.length, source));
     if (lane() == 0) memcpy(to + task, &partial, sizeof(partial));
   }
@@ -267,7 +330,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     const RowStatistics s = checked_statistics(p, set, tree.finish().moments);
     if (lane() != 0) continue;
-    save_statistics(p, set, s);
+    save(p, set, s);
     if (ready != nullptr) ready[set] = s;
   }
 }
@@ -281,12 +344,9 @@ NORMKIT_DEVICE void each_piece(int64_t sets, const Blocks& cuts, const Visit& vi
     visit(task / pieces, cuts.at(task % pieces));
 }
 
-// Elementwise kernels take so many steps of a piece at a time.
-constexpr int kApplySteps = 8;
-
 // y, by the statistics in p.ready or given ones. `cuts`: of a set, for one warp each.
 template <typename Source>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, Source::kSpacing == Spacing::kOne ? 3 : 2)
     apply_sets(const __grid_constant__ typename Source::Problem problem,
                const __grid_constant__ Blocks cuts) {
   using T = typename Source::Type;
@@ -294,12 +354,12 @@ __global__ void __launch_bounds__(kThreads, 3)
   const RowsForward& p = Source::rows(problem);
   each_piece(p.rows, cuts, [&](int64_t set, const Blocks& b) {
     const Row<C> row = row_from(given_statistics(p, set), false, C());
-    for (int at = 0; at < b.length; at += kApplySteps * kLanes) {
-      const int length = b.length - at < kApplySteps * kLanes ? b.length - at : kApplySteps * kLanes;
-      const Source source(problem, set, b.begin + at, length);
-      const WarpBlock<typename Source::Element, kApplySteps> x(length, source);
-      x.each([&](C v, int i) { source.keep(i, v); });
-      write_block<T, Source::kStraight>(p, set, b.begin + at, x, row);
+    for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
+      const int length = b.length - at < kStepsAtOnce * kLanes ? b.length - at : kStepsAtOnce * kLanes;
+      Source source(problem, set, b.begin + at, length);
+      const WarpBlock<typename Source::Element, kStepsAtOnce> x(length, source);
+      x.each_part([&](int part) { source.keep(x.value[part]); });
+      write_block<T, Source::kSpacing>(p, set, b.begin + at, x, row);
     }
   });
 }
@@ -309,8 +369,12 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     add_sets(const __grid_constant__ AddNormForward problem, const __grid_constant__ Blocks cuts) {
   each_piece(problem.rows.rows, cuts, [&](int64_t set, const Blocks& b) {
-    const SumSource<T, T, false> source(problem, set, b.begin, b.length);
-    for (int i = lane(); i < b.length; i += kLanes) source.keep(i, source(i));
+    SumSource<T, T, Spacing::kAny> source(problem, set, b.begin, b.length);
+    for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
+      Compute<T> sum[kStepsAtOnce];
+      source.read(sum);
+      source.keep(sum);
+    }
   });
 }
 

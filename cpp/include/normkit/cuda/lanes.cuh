@@ -10,31 +10,251 @@
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
 
-// Steps of a whole block.
+// Steps of a whole block, and steps that are read or written together.
 constexpr int kBlockSteps = kBlock / kLanes;
+constexpr int kStepsAtOnce = 8;
+
+// ---- elements in memory ----
+
+// How elements of a run lie: side by side, a constant stride apart, as in two nested axes, or anyhow.
+enum class Spacing { kOne, kEven, kTwoAxes, kAny };
+
+// Offsets of the elements of one lane: lane, lane + 32, ... of those from `begin` on.
+template <Spacing kSpacing>
+class LaneOffsets;
+
+template <>
+class LaneOffsets<Spacing::kOne> {
+ public:
+  NORMKIT_DEVICE LaneOffsets(const Axes& axes, int64_t begin, int lane)
+      : at_((axes.count == 0 ? begin : axes.offset(begin)) + lane) {}
+  NORMKIT_DEVICE int64_t next() {
+    const int64_t at = at_;
+    at_ += kLanes;
+    return at;
+  }
+
+ private:
+  int64_t at_;
+};
+
+template <>
+class LaneOffsets<Spacing::kEven> {
+ public:
+  NORMKIT_DEVICE LaneOffsets(int64_t stride, int64_t begin, int lane)
+      : at_((begin + lane) * stride), step_(kLanes * stride) {}
+  NORMKIT_DEVICE int64_t next() {
+    const int64_t at = at_;
+    at_ += step_;
+    return at;
+  }
+
+ private:
+  int64_t at_, step_;
+};
+
+NORMKIT_INLINE bool has_two_axes(const Axes& axes) {
+  return axes.count < 2 || (axes.count == 2 && axes.size[1] <= INT32_MAX);
+}
+
+// Adds instead of dividing: 32 elements further is some whole inner axes further, and the rest.
+template <>
+class LaneOffsets<Spacing::kTwoAxes> {
+ public:
+  NORMKIT_DEVICE LaneOffsets(const Axes& axes, int64_t begin, int lane) : place_(0), rest_(0), size_(1) {
+    const int64_t first = begin + lane;
+    if (axes.count < 2) {
+      const int64_t stride = axes.count == 0 ? 0 : axes.stride[0];
+      at_ = first * stride;
+      step_ = kLanes * stride;
+      wrap_ = 0;
+      return;
+    }
+    const int64_t size = axes.size[1], outer = axes.stride[0], inner = axes.stride[1];
+    size_ = static_cast<uint32_t>(size);
+    place_ = static_cast<uint32_t>(first % size);
+    rest_ = kLanes % size_;
+    at_ = first / size * outer + place_ * inner;
+    step_ = kLanes / size_ * outer + rest_ * inner;
+    wrap_ = outer - size * inner;
+  }
+  NORMKIT_DEVICE int64_t next() {
+    const int64_t at = at_;
+    at_ += step_;
+    place_ += rest_;
+    if (place_ >= size_) {
+      place_ -= size_;
+      at_ += wrap_;
+    }
+    return at;
+  }
+
+ private:
+  int64_t at_, step_, wrap_;
+  uint32_t place_, rest_, size_;
+};
+
+template <>
+class LaneOffsets<Spacing::kAny> {
+ public:
+  NORMKIT_DEVICE LaneOffsets(const Axes& axes, int64_t begin, int lane)
+      : axes_(axes), near_(axes.count > 2 ? Axes() : axes, begin, lane), index_(begin + lane) {}
+  NORMKIT_DEVICE int64_t next() {
+    if (has_two_axes(axes_)) return near_.next();  // else by integer divisions
+    const int64_t index = index_;
+    index_ += kLanes;
+    return axes_.offset(index);
+  }
+
+ private:
+  const Axes& axes_;
+  LaneOffsets<Spacing::kTwoAxes> near_;
+  int64_t index_;
+};
+
+// How parameters may lie beside such elements.
+NORMKIT_INLINE constexpr Spacing far_parameters(Spacing elements) {
+  return elements == Spacing::kAny ? Spacing::kAny : Spacing::kTwoAxes;
+}
+
+// One lane's elements of n, eight steps at a time.
+template <typename T, Spacing kSpacing>
+class LaneElements {
+ public:
+  using C = Compute<T>;
+  NORMKIT_DEVICE LaneElements(T* row, const LaneOffsets<kSpacing>& offsets, int n, int lane)
+      : row_(row), offsets_(offsets), left_(n - lane) {}
+  // Elements begin .. begin+n-1 of a set.
+  NORMKIT_DEVICE LaneElements(const Operand& operand, int64_t set, int64_t begin, int n, int lane)
+      : LaneElements(operand.template row<T>(set), {operand.inner, begin, lane}, n, lane) {}
+
+  NORMKIT_DEVICE bool more() const { return left_ > 0; }
+  // The next element, if there is one.
+  NORMKIT_DEVICE T* next() {
+    T* const at = row_ + offsets_.next();
+    left_ -= kLanes;
+    return at;
+  }
+  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) {
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+      const bool exists = more();
+      const T* const at = next();
+      to[s] = exists ? detail::read<C>(at) : C(0);
+    }
+  }
+  NORMKIT_DEVICE void write(const C (&from)[kStepsAtOnce]) {
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+      const bool exists = more();
+      T* const at = next();
+      if (exists) detail::write(at, from[s]);
+    }
+  }
+
+ private:
+  T* row_;
+  LaneOffsets<kSpacing> offsets_;
+  int left_;
+};
+
+template <Spacing kSpacing, typename T>
+NORMKIT_DEVICE LaneElements<T, kSpacing> elements_of(const Operand& operand, int64_t set, int64_t begin,
+                                                     int n) {
+  return {operand, set, begin, n, lane()};
+}
+
+// Weight or bias of the same elements, in the computing type of T: ParameterReader. It is one number for
+// all, or lies side by side, or as kSpacing says.
+template <typename T, Spacing kSpacing>
+class LaneParameter {
+ public:
+  using C = Compute<T>;
+  // Of the elements begin .. begin+n-1 of a set; `missing` where there is none, or it is not wanted.
+  NORMKIT_DEVICE LaneParameter(const Operand& operand, int64_t set, int64_t begin, int n, int lane,
+                               double offset, double missing, bool wanted = true)
+      : data_(operand.data),
+        axes_(operand.inner),
+        row_(operand && operand.outer.count != 0 ? operand.outer.offset(set) : 0),
+        index_(begin + lane),
+        left_(n - lane),
+        plus_(offset == 0.0 ? C(-0.0) : static_cast<C>(offset)),
+        constant_(static_cast<C>(missing)),
+        kind_(kConstant),
+        is_float_(operand.dtype == DType::kF32) {
+    if (!operand || !wanted) return;
+    if (axes_.constant(begin, n)) {
+      const int64_t at = row_ + axes_.offset(begin);
+      constant_ = (is_float_ ? value<float>(at) : value<T>(at)) + plus_;
+    } else {
+      kind_ = axes_.contiguous() ? kSideBySide : kSpaced;
+    }
+  }
+
+  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) {
+    if (kind_ == kConstant) {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = constant_;
+      return;
+    }
+    if (is_float_)
+      read<float>(to);
+    else
+      read<T>(to);
+    index_ += kStepsAtOnce * kLanes;
+    left_ -= kStepsAtOnce * kLanes;
+  }
+
+ private:
+  enum Kind { kConstant, kSideBySide, kSpaced };
+
+  template <typename From>
+  NORMKIT_DEVICE C value(int64_t at) const {
+    return detail::read<C>(reinterpret_cast<const From*>(data_) + at);
+  }
+  template <typename From>
+  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) const {
+    if (kind_ == kSideBySide) {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] =
+          left_ > s * kLanes ? value<From>(row_ + index_ + s * kLanes) + plus_ : C(0);
+    } else {
+      LaneOffsets<kSpacing> offsets(axes_, index_, 0);
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+        const int64_t at = row_ + offsets.next();
+        to[s] = left_ > s * kLanes ? value<From>(at) + plus_ : C(0);
+      }
+    }
+  }
+
+  const char* data_;
+  const Axes& axes_;
+  int64_t row_, index_;
+  int left_;
+  C plus_, constant_;  // plus_: x + -0 is x
+  Kind kind_;
+  bool is_float_;  // else they have the elements' type
+};
+
+// ---- a block in registers ----
 
 // E is the element type that decides how sums are taken (reduce.hpp); values are in its computing type.
 template <typename E, int kSteps>
 struct LaneBlock {
   using C = Compute<E>;
+  static constexpr int kParts = kSteps / kStepsAtOnce;
   int n, lane;
-  C value[kSteps];
+  C value[kParts][kStepsAtOnce];
 
-  // at(i): element i.
-  template <typename At>
-  NORMKIT_DEVICE LaneBlock(int n_, int lane_, const At& at) : n(n_), lane(lane_) {
-    NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
-      const int i = s * kLanes + lane;
-      value[s] = i < n ? at(i) : C(0);
-    }
+  template <typename Source>
+  NORMKIT_DEVICE LaneBlock(int n_, int lane_, Source&& source) : n(n_), lane(lane_) {
+    NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) at(s) = C(0);
+    each_part([&](int part) { source.read(value[part]); });
   }
-  // visit(value, i) of every element.
+  NORMKIT_DEVICE C& at(int step) { return value[step / kStepsAtOnce][step % kStepsAtOnce]; }
+  NORMKIT_DEVICE C at(int step) const { return value[step / kStepsAtOnce][step % kStepsAtOnce]; }
+  NORMKIT_DEVICE bool has(int step) const { return step * kLanes + lane < n; }
+  // visit(part) of the eight steps that have elements.
   template <typename Visit>
-  NORMKIT_DEVICE void each(const Visit& visit) const {
-    NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
-      const int i = s * kLanes + lane;
-      if (i < n) visit(value[s], i);
-    }
+  NORMKIT_DEVICE void each_part(const Visit& visit) const {
+    NORMKIT_UNROLL for (int part = 0; part < kParts; ++part) if (part * kStepsAtOnce * kLanes < n)
+        visit(part);
   }
 
   NORMKIT_DEVICE LaneTotal<C> sum() const {
@@ -42,22 +262,13 @@ struct LaneBlock {
       return chained_sum<1, false>(C(0));
     } else {
       LaneTotal<C> total;
-      each([&](C v, int) { total.add(static_cast<double>(v)); });
+      NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) if (has(s)) total.add(static_cast<double>(at(s)));
       return total;
     }
   }
   template <bool kCentred>
   NORMKIT_DEVICE LaneTotal<C> squares(C k) const {
     return chained_sum<2, kCentred>(k);
-  }
-  template <int kPower>
-  NORMKIT_DEVICE double wide_sum(double k) const {
-    double sum = 0.0;
-    each([&](C v, int) {
-      const double a = static_cast<double>(v) - k;
-      sum = sum + (kPower == 2 ? a * a : a);
-    });
-    return sum;
   }
 
  private:
@@ -68,7 +279,7 @@ struct LaneBlock {
     LaneTotal<C> total;
     C chain = C(0);
     NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
-      const C a = kCentred ? value[s] - k : value[s];
+      const C a = kCentred ? at(s) - k : at(s);
       const C term = kPower == 2 ? a * a : a;
       if (s < whole) {
         chain = chain + term;
@@ -76,7 +287,7 @@ struct LaneBlock {
           total.add(static_cast<double>(chain));
           chain = C(0);
         }
-      } else if (s * kLanes + lane < n) {
+      } else if (has(s)) {
         total.add(static_cast<double>(term));
       }
     }
@@ -84,35 +295,57 @@ struct LaneBlock {
   }
 };
 
-// The same of dy beside x: one lane's sums of g and of g xhat. weight(i): of element i.
+// What is seldom taken is a call that loops over a copy of the block: else its unrolled code would be most
+// of a kernel.
+template <int kPower, typename E, int kSteps>
+NORMKIT_DEVICE_CALL double wide_lane_sum(LaneBlock<E, kSteps> x, double k) {
+  double sum = 0.0;
+  NORMKIT_ROLL for (int s = 0; s < kSteps && x.has(s); ++s) {
+    const double a = static_cast<double>(x.at(s)) - k;
+    sum = sum + (kPower == 2 ? a * a : a);
+  }
+  return sum;
+}
+
+// The same of dy beside x: one lane's sums of g and of g xhat.
 template <typename C, typename E, int kSteps, typename Weight>
 NORMKIT_DEVICE Pair<C> lane_grad_sums(const LaneBlock<E, kSteps>& dy, const LaneBlock<E, kSteps>& x,
-                                      const RowScale<C>& row, const Weight& weight) {
+                                      const RowScale<C>& row, Weight weight) {
   Pair<C> sums{C(0), C(0)};
-  NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
-    const int i = s * kLanes + x.lane;
-    if (i < x.n) {
-      const C g = dy.value[s] * weight(i);
+  x.each_part([&](int part) {
+    C w[kStepsAtOnce];
+    weight.read(w);
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+      if (!x.has(part * kStepsAtOnce + s)) continue;
+      const C g = dy.value[part][s] * w[s];
       sums.first = sums.first + g;
-      sums.second = sums.second + g * normalized(x.value[s], row.hi, row.lo, row.rstd);
+      sums.second = sums.second + g * normalized(x.value[part][s], row.hi, row.lo, row.rstd);
     }
-  }
+  });
   return sums;
 }
 template <typename C, typename E, int kSteps, typename Weight>
-NORMKIT_DEVICE Sums wide_lane_grad_sums(const LaneBlock<E, kSteps>& dy, const LaneBlock<E, kSteps>& x,
-                                        const WideRow<C>& row, const Weight& weight) {
+NORMKIT_DEVICE_CALL Sums wide_lane_grad_sums(LaneBlock<E, kSteps> dy, LaneBlock<E, kSteps> x, WideRow<C> row,
+                                             Weight weight) {
   Sums sums{0.0, 0.0};
-  NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
-    const int i = s * kLanes + x.lane;
-    if (i < x.n) {
-      const double g = static_cast<double>(dy.value[s]) * static_cast<double>(weight(i));
+  NORMKIT_ROLL for (int part = 0; part < x.kParts; ++part) {
+    C w[kStepsAtOnce];
+    weight.read(w);
+    NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && x.has(part * kStepsAtOnce + s); ++s) {
+      const double g = static_cast<double>(dy.value[part][s]) * static_cast<double>(w[s]);
       sums.first += g;
-      sums.second += g * wide_normalized(static_cast<double>(x.value[s]), row);
+      sums.second += g * wide_normalized(static_cast<double>(x.value[part][s]), row);
     }
   }
   return sums;
 }
+// A weight of 1.
+template <typename C>
+struct UnitWeight {
+  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) const {
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = C(1);
+  }
+};
 
 // ---- a block whose lanes are the threads of a warp ----
 
@@ -120,8 +353,8 @@ template <typename E, int kSteps>
 struct WarpBlock : LaneBlock<E, kSteps> {
   using C = Compute<E>;
   using Lane = LaneBlock<E, kSteps>;
-  template <typename At>
-  NORMKIT_DEVICE WarpBlock(int count, const At& at) : Lane(count, gpu::lane(), at) {}
+  template <typename Source>
+  NORMKIT_DEVICE WarpBlock(int count, Source&& source) : Lane(count, gpu::lane(), source) {}
 
   template <bool kCentred>
   NORMKIT_DEVICE double squares(C k) const {
@@ -129,7 +362,7 @@ struct WarpBlock : LaneBlock<E, kSteps> {
   }
   template <int kPower>
   NORMKIT_DEVICE double wide_sum(double k) const {
-    return warp_fold(Lane::template wide_sum<kPower>(k));
+    return warp_fold(wide_lane_sum<kPower, E, kSteps>(*this, k));
   }
   NORMKIT_DEVICE Moments<C> moments() const { return moments_of(*this, Lane::sum().folded()); }
   NORMKIT_DEVICE double sum_of_squares() const { return sum_of_squares_of(*this); }
@@ -146,7 +379,7 @@ struct WarpGrads {
     return {warp_fold(own.first), warp_fold(own.second)};
   }
   NORMKIT_DEVICE Sums wide_sums(const WideRow<C>& row) const {
-    const Sums own = wide_lane_grad_sums<C>(dy, x, row, weight);
+    const Sums own = wide_lane_grad_sums<C, E, kSteps, Weight>(dy, x, row, weight);
     return {warp_fold(own.first), warp_fold(own.second)};
   }
 };
@@ -155,95 +388,6 @@ NORMKIT_DEVICE Sums warp_grad_sums(const WarpBlock<E, kSteps>& dy, const WarpBlo
                                    const Row<Compute<E>>& row, const Weight& weight, bool& overflows) {
   return grad_sums_of(WarpGrads<E, kSteps, Weight>{dy, x, weight}, row, overflows);
 }
-
-// ---- elements in memory ----
-
-// The way to elements that do not lie side by side, by integer divisions: a call, since kernels are unrolled.
-NORMKIT_DEVICE_CALL int64_t far_offset(const Axes& inner, int64_t index) {
-  return inner.offset(index);
-}
-
-// Elements begin .. begin+n-1 of a set. kStraight: they lie side by side. Kernels come in both kinds.
-template <typename T, bool kStraight>
-struct Elements {
-  T* row;
-  const Axes& inner;
-  int64_t begin;
-
-  NORMKIT_DEVICE Elements(const Operand& operand, int64_t set, int64_t begin_)
-      : row(operand.template row<T>(set)), inner(operand.inner), begin(begin_) {
-    if (kStraight) row += inner.count == 0 ? begin : inner.offset(begin);
-  }
-  NORMKIT_DEVICE T* at(int64_t i) const {
-    if constexpr (kStraight) return row + i;
-    return row + far_offset(inner, begin + i);
-  }
-};
-
-// Whether a parameter changes from one segment of a set to the next, and not within.
-NORMKIT_INLINE bool varies_by_segments(const RowsProblem& p, const Operand& parameter) {
-  const Axes& inner = parameter.inner;
-  return p.segment > 0 && p.segment <= INT32_MAX && inner.count == 2 && inner.stride[1] == 0 &&
-         inner.size[1] == p.segment;
-}
-
-// Weight or bias of the same elements in the computing type of T: ParameterReader. kStraight: it is one
-// number for all, for each segment, or lies side by side.
-template <typename T, bool kStraight>
-struct ParameterElements {
-  using C = Compute<T>;
-  const Operand& operand;
-  int64_t base, begin;
-  uint32_t first, segment;  // the first element's place in its segment
-  C plus, constant;
-  enum : int { kConstant, kSideBySide, kSegments, kFar } kind;
-  bool shifted;
-
-  NORMKIT_DEVICE ParameterElements(const RowsProblem& p, const Operand& operand_, int64_t set, int64_t begin_,
-                                   int n, double offset, double missing)
-      : operand(operand_),
-        base(0),
-        begin(begin_),
-        first(0),
-        segment(static_cast<uint32_t>(p.segment)),
-        plus(static_cast<C>(offset)),
-        constant(static_cast<C>(missing)),
-        kind(kConstant),
-        shifted(offset != 0.0) {
-    if (!operand_) return;
-    const int64_t row = operand.outer.count == 0 ? 0 : operand.outer.offset(set);
-    if (operand.inner.constant(begin, n)) {
-      constant = load(row + operand.inner.offset(begin));
-    } else if (operand.inner.contiguous()) {
-      base = row + begin;
-      kind = kSideBySide;
-    } else if (varies_by_segments(p, operand)) {
-      base = row + begin / p.segment * operand.inner.stride[0];
-      first = static_cast<uint32_t>(begin % p.segment);
-      kind = kSegments;
-    } else {
-      base = row;
-      kind = kFar;
-    }
-  }
-  NORMKIT_DEVICE C operator()(int i) const {
-    if (kind == kConstant) return constant;
-    if (kind == kSideBySide) return load(base + i);
-    if (kStraight || kind == kSegments)
-      return load(base + static_cast<int64_t>((first + static_cast<uint32_t>(i)) / segment) *
-                             operand.inner.stride[0]);
-    return load(base + far_offset(operand.inner, begin + i));
-  }
-
- private:
-  // Parameters have the elements' type or float.
-  NORMKIT_DEVICE C load(int64_t at) const {
-    const C value = operand.dtype == DTypeOf<T>::value
-                        ? read<C>(reinterpret_cast<const T*>(operand.data) + at)
-                        : read<C>(reinterpret_cast<const float*>(operand.data) + at);
-    return shifted ? value + plus : value;
-  }
-};
 
 }  // namespace gpu
 NORMKIT_END_NAMESPACE

@@ -9,24 +9,24 @@
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
 
-// Which kernel of a kind: whether operands are straight, and how many steps a warp's registers hold.
-template <bool kStraightElements, int kStepCount>
+// Which kernel of a kind: how elements lie, and how many steps a warp's registers hold.
+template <Spacing kElements, int kStepCount>
 struct Variant {
-  static constexpr bool kStraight = kStraightElements;
+  static constexpr Spacing kSpacing = kElements;
   static constexpr int kSteps = kStepCount;
 };
-// Of double elements there is only the general kind.
+// Side by side; of double elements there is only the general kind.
 template <typename T>
-constexpr bool kHasStraight = sizeof(T) < sizeof(double);
+constexpr Spacing kStraight = sizeof(T) < sizeof(double) ? Spacing::kOne : Spacing::kAny;
 
 template <typename T, typename Run>
 inline void with_variant(bool straight, int longest, const Run& run) {
-  if (!straight || !kHasStraight<T>)
-    run(Variant<false, kBlockSteps>());
-  else if (longest <= 8 * kLanes)
-    run(Variant<kHasStraight<T>, 8>());
+  if (!straight || kStraight<T> == Spacing::kAny)
+    run(Variant<Spacing::kAny, kBlockSteps>());
+  else if (longest <= kStepsAtOnce * kLanes)
+    run(Variant<kStraight<T>, kStepsAtOnce>());
   else
-    run(Variant<kHasStraight<T>, kBlockSteps>());
+    run(Variant<kStraight<T>, kBlockSteps>());
 }
 
 // Whether every block, or cut, of a set lies side by side in the operand, and parameters suit that.
@@ -35,8 +35,7 @@ inline bool is_straight(const Operand& operand, int64_t run) {
   return !operand || lies_straight(operand.inner, run);
 }
 inline bool is_simple(const RowsProblem& p, const Operand& parameter) {
-  return !parameter || parameter.inner.contiguous() || parameter.inner.constant(0, p.n) ||
-         varies_by_segments(p, parameter);
+  return !parameter || has_two_axes(parameter.inner) || parameter.inner.constant(0, p.n);
 }
 inline bool is_straight(const RowsForward& p, int64_t run) {
   return is_straight(p.x, run) && is_straight(p.y, run) && is_simple(p, p.weight) && is_simple(p, p.bias);
@@ -97,11 +96,12 @@ inline Blocks cuts_of(const ColumnsShape& shape) {
 template <typename Source>
 inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
                          const SetBlocks& sets, RowStatistics* ready = nullptr) {
-  with_variant<typename Source::Type>(Source::kStraight, sets.blocks.length, [&](auto variant) {
-    if constexpr (variant.kStraight == Source::kStraight)
-      launcher.run(&forward_sets<Source, variant.kSteps>, p.rows, team_blocks(sets), team_threads(sets),
-                   problem, static_cast<int>(sets.count), ready);
-  });
+  with_variant<typename Source::Type>(
+      Source::kSpacing == kStraight<typename Source::Type>, sets.blocks.length, [&](auto variant) {
+        if constexpr (variant.kSpacing == Source::kSpacing)
+          launcher.run(&forward_sets<Source, variant.kSteps>, p.rows, team_blocks(sets), team_threads(sets),
+                       problem, static_cast<int>(sets.count), ready);
+      });
 }
 
 // `p` is the problem's rows; p.ready receives the statistics.
@@ -137,22 +137,22 @@ inline void apply(Launcher& launcher, const RowsForward& p, const ColumnsShape* 
     if (columns != nullptr) {
       const Blocks cuts = cuts_of(*columns);
       return launcher.run(&apply_columns_of<T>, columns->outer * cuts.count() * Strip::strips(*columns), 1,
-                          kThreads, p, *columns, cuts);
+                          kColumnThreads, p, *columns, cuts);
     }
   }
   if (is_straight(p, cuts_of(p).unit()))
-    apply_pieces<PlainSource<T, kHasStraight<T>>>(launcher, p, p);
+    apply_pieces<PlainSource<T, kStraight<T>>>(launcher, p, p);
   else
-    apply_pieces<PlainSource<T, false>>(launcher, p, p);
+    apply_pieces<PlainSource<T, Spacing::kAny>>(launcher, p, p);
 }
 
 template <typename T>
 inline void forward_in_registers(Launcher& launcher, const RowsForward& p, const SetBlocks& sets,
                                  RowStatistics* ready = nullptr) {
   if (is_straight(p, sets.blocks.unit()))
-    forward_team<PlainSource<T, kHasStraight<T>>>(launcher, p, p, sets, ready);
+    forward_team<PlainSource<T, kStraight<T>>>(launcher, p, p, sets, ready);
   else
-    forward_team<PlainSource<T, false>>(launcher, p, p, sets, ready);
+    forward_team<PlainSource<T, Spacing::kAny>>(launcher, p, p, sets, ready);
 }
 
 // Into p.ready: the statistics of x.
@@ -160,9 +160,9 @@ template <typename T>
 inline void statistics_in_phases(Launcher& launcher, RowsForward& p, const SetBlocks& sets,
                                  const ColumnsShape* columns) {
   if (is_straight(p.x, sets.blocks.unit()))
-    forward_in_phases<PlainSource<T, kHasStraight<T>>>(launcher, p, p, sets, columns);
+    forward_in_phases<PlainSource<T, kStraight<T>>>(launcher, p, p, sets, columns);
   else
-    forward_in_phases<PlainSource<T, false>>(launcher, p, p, sets, columns);
+    forward_in_phases<PlainSource<T, Spacing::kAny>>(launcher, p, p, sets, columns);
 }
 
 template <typename T>
@@ -202,16 +202,16 @@ inline void add_forward(Launcher& launcher, AddNormForward problem) {
   const SetBlocks sets = forward_blocks(p);
   if (fits_team(sets)) {
     if (is_straight(problem, sets.blocks.unit()))
-      return forward_team<SumSource<T, E, kHasStraight<T>>>(launcher, problem, p, sets);
-    return forward_team<SumSource<T, E, false>>(launcher, problem, p, sets);
+      return forward_team<SumSource<T, E, kStraight<T>>>(launcher, problem, p, sets);
+    return forward_team<SumSource<T, E, Spacing::kAny>>(launcher, problem, p, sets);
   }
   if constexpr (sizeof(T) == sizeof(E)) {
     const Blocks cuts = cuts_of(p);
     launcher.run(&add_sets<T>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);
     forward<T>(launcher, p);
   } else {
-    forward_in_phases<SumSource<T, E, false>>(launcher, problem, p, sets, nullptr);
-    apply_pieces<SumSource<T, E, false>>(launcher, problem, p);
+    forward_in_phases<SumSource<T, E, Spacing::kAny>>(launcher, problem, p, sets, nullptr);
+    apply_pieces<SumSource<T, E, Spacing::kAny>>(launcher, problem, p);
   }
 }
 
@@ -232,8 +232,8 @@ inline void backward_parameters_of_rows(Launcher& launcher, const RowsBackward& 
   const int64_t panels = divide_up(p.rows, kPanelRows), strips = divide_up(p.n, kLanes * kPerLane);
   C* sums = launcher.scratch<C>(2 * panels * p.n);
   const bool straight = is_straight(p.x, p.n) && is_straight(p.dy, p.n);
-  launcher.run(straight ? &panel_sums<T, true> : &panel_sums<T, false>, panels * strips, kWarps, kThreads, p,
-               sums);
+  launcher.run(straight ? &panel_sums<T, kStraight<T>> : &panel_sums<T, Spacing::kAny>, panels * strips,
+               kWarps, kThreads, p, sums);
   launcher.run(&sum_panels_of_columns<T>, divide_up(p.n, kLanes), 1, kSquareThreads, p,
                static_cast<const C*>(sums));
 }
@@ -281,8 +281,8 @@ inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* 
                      kColumnThreads, p, shape, sets, partials);
     }
     if (!columns)
-      launcher.run(is_straight(p, sets.blocks.unit()) ? &grad_sums_of_sets<T, kHasStraight<T>>
-                                                      : &grad_sums_of_sets<T, false>,
+      launcher.run(is_straight(p, sets.blocks.unit()) ? &grad_sums_of_sets<T, kStraight<T>>
+                                                      : &grad_sums_of_sets<T, Spacing::kAny>,
                    sets.columns * sets.count, kWarps, kThreads, p, sets, partials);
   }
   launcher.run(&gradients_of_sets<T>, p.rows, kWarps, kThreads, p, sets,
@@ -292,12 +292,12 @@ inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* 
     if (columns) {
       const Blocks cuts = cuts_of(shape);
       return launcher.run(&apply_gradients_to_columns<T>, shape.outer * cuts.count() * Strip::strips(shape),
-                          1, kThreads, p, shape, cuts, static_cast<const RowGrad<float>*>(grads));
+                          1, kColumnThreads, p, shape, cuts, static_cast<const RowGrad<float>*>(grads));
     }
   }
   const Blocks cuts = cuts_of(p);
-  launcher.run(is_straight(p, cuts.unit()) ? &apply_gradients_to_sets<T, kHasStraight<T>>
-                                           : &apply_gradients_to_sets<T, false>,
+  launcher.run(is_straight(p, cuts.unit()) ? &apply_gradients_to_sets<T, kStraight<T>>
+                                           : &apply_gradients_to_sets<T, Spacing::kAny>,
                p.rows * cuts.count(), kWarps, kThreads, p, cuts, static_cast<const RowGrad<C>*>(grads));
 }
 
@@ -333,7 +333,7 @@ inline void backward(Launcher& launcher, RowsBackward p) {
   if (!p.dx) return;
   if (!team) return backward_in_phases<T>(launcher, p, nullptr);
   with_variant<T>(is_straight(p, sets.blocks.unit()), sets.blocks.length, [&](auto variant) {
-    launcher.run(&backward_sets_in_registers<T, variant.kStraight, variant.kSteps>, p.rows, team_blocks(sets),
+    launcher.run(&backward_sets_in_registers<T, variant.kSpacing, variant.kSteps>, p.rows, team_blocks(sets),
                  team_threads(sets), p, static_cast<int>(sets.count));
   });
 }

@@ -14,6 +14,11 @@
 #endif
 #define NORMKIT_DEVICE __device__ __forceinline__
 #define NORMKIT_DEVICE_CALL inline __device__ __noinline__
+#if defined(__CUDACC__)
+#  define NORMKIT_ROLL NORMKIT_PRAGMA(unroll 1)
+#else
+#  define NORMKIT_ROLL
+#endif
 
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
@@ -22,10 +27,10 @@ static_assert(kLanes == 32, "a lane is a thread of a warp");
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
 NORMKIT_DEVICE int lane() {
-  return static_cast<int>(threadIdx.x) % kLanes;
+  return static_cast<int>(threadIdx.x % static_cast<unsigned>(kLanes));
 }
 NORMKIT_DEVICE int warp() {
-  return static_cast<int>(threadIdx.x) / kLanes;
+  return static_cast<int>(threadIdx.x / static_cast<unsigned>(kLanes));
 }
 
 // Lane j takes lane j + half, 16 -> 8 -> 4 -> 2 -> 1, as fold() does; every lane ends with the total, since

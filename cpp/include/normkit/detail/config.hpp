@@ -20,11 +20,16 @@
 #  error "normkit needs float arithmetic in float: on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
-// Under nvcc every NORMKIT_INLINE function is one for host and device: formulas stand once for both.
+// Under nvcc every NORMKIT_INLINE function is one for host and device: formulas stand once for both. There,
+// what is seldom taken is a call (NORMKIT_SELDOM): kernels are unrolled.
 #if defined(__CUDACC__)
 #  define NORMKIT_INLINE __host__ __device__ __forceinline__
+#  define NORMKIT_SELDOM inline __host__ __device__ __noinline__
 #elif defined(__GNUC__) || defined(__clang__)
 #  define NORMKIT_INLINE inline __attribute__((always_inline))
+#endif
+#if !defined(NORMKIT_SELDOM)
+#  define NORMKIT_SELDOM NORMKIT_INLINE
 #endif
 #if defined(__GNUC__) || defined(__clang__)
 #  define NORMKIT_NOINLINE __attribute__((noinline))

@@ -23,13 +23,8 @@ struct Axes {
   NORMKIT_INLINE int64_t last_run() const { return last_stride() == 1 ? size[count - 1] : 1; }
   // Of element `index` in C order.
   NORMKIT_INLINE int64_t offset(int64_t index) const {
-    if (count == 0) return 0;
-    int64_t sum = 0;
-    for (int a = count - 1; a > 0; --a) {
-      sum += index % size[a] * stride[a];
-      index /= size[a];
-    }
-    return sum + index * stride[0];
+    if (count < 2) return count == 0 ? 0 : index * stride[0];
+    return nested_offset(index);
   }
 
   NORMKIT_INLINE bool contiguous() const { return count == 0 || (count == 1 && stride[0] == 1); }
@@ -54,6 +49,16 @@ struct Axes {
     stride[count] = axis_stride;
     ++count;
     return true;
+  }
+
+ private:
+  NORMKIT_SELDOM int64_t nested_offset(int64_t index) const {
+    int64_t sum = 0;
+    for (int a = count - 1; a > 0; --a) {
+      sum += index % size[a] * stride[a];
+      index /= size[a];
+    }
+    return sum + index * stride[0];
   }
 };
 
