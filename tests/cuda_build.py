@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What runs for contiguous arrays (Spacing::kOne); the general variants may spill.
 MAIN = (
     "forward_sets<PlainSource<{type}, 0>",
-    "backward_sets_in_registers<{type}, 0",
+    "backward_tiles<{type}",
     "apply_sets<PlainSource<{type}, 0>",
 )
 TYPES = {"f32": "float", "f16": "normkit::Float16", "bf16": "normkit::BFloat16"}

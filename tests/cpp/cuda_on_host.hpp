@@ -69,6 +69,10 @@ class Block {
   }
 
   unsigned thread() const { return current_; }
+  void stuck() const {
+    std::fprintf(stderr, "stuck: threads of a warp or of a thread block wait where others never come\n");
+    std::abort();
+  }
 
   // Every live thread of the warp, or of the thread block, arrives before any goes on.
   void wait_for_warp() { wait(warps_[current_ / kWarp], kWarp); }
@@ -125,10 +129,6 @@ class Block {
     }
     while (barrier.generation == generation) pause();
   }
-  void stuck() const {
-    std::fprintf(stderr, "stuck: threads of a warp or of a thread block wait where others never come\n");
-    std::abort();
-  }
 
   const std::function<void()>* kernel_ = nullptr;
   unsigned threads_ = 0, current_ = 0, alive_ = 0;
@@ -149,10 +149,17 @@ inline void Block::enter() {
 
 inline Index block_index, grid_size, block_size;
 
+// Dynamic shared memory: of exactly the size asked for, and the most that may be asked for.
+inline std::unique_ptr<unsigned char[]> memory;
+inline int64_t most_memory = 227 * 1024;
+inline int64_t most_slots = int64_t(1) << 20;  // Launcher::most_slots
+
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, const Arguments&... arguments) {
+void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, size_t bytes,
+            const Arguments&... arguments) {
   grid_size.x = grid;
   block_size.x = threads;
+  memory.reset(new unsigned char[bytes]);
   const std::function<void()> run = [&] { kernel(arguments...); };
   for (block_index.x = 0; block_index.x < grid; ++block_index.x) block().run(threads, run);
 }
@@ -171,6 +178,21 @@ V __shfl_xor_sync(unsigned, V value, int mask) {
 template <typename V>
 V __shfl_sync(unsigned, V value, int source) {
   return on_host::block().exchange(value, static_cast<unsigned>(source));
+}
+template <typename V>
+V atomicAdd(V* at, V value) {
+  const V old = *at;
+  *at = old + value;
+  return old;
+}
+template <typename V>
+V __ldcg(const V* at) {
+  return *at;
+}
+inline void __threadfence() {}
+// What another thread block must do first, it has done: these run one behind the other.
+inline void __nanosleep(unsigned) {
+  on_host::block().stuck();
 }
 inline void __syncwarp() {
   on_host::block().wait_for_warp();

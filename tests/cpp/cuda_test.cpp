@@ -219,6 +219,45 @@ TEST(Cuda, InPlaceAndAbsentArrays) {
   }
 }
 
+// Sums over rows in each of their ways: tiles kept, tiles chained, panels by themselves; dx in the place of
+// dy.
+TEST(Cuda, ParameterSums) {
+  const int64_t kMemory = 227 * 1024, kWays[][2] = {{kMemory, 1 << 20}, {kMemory, 0}, {0, 0}};
+  for (const auto& way : kWays) {
+    limit_device(way[0], way[1]);
+    for (const Operation& op : operations()) {
+      if (!op.over_rows) continue;
+      for (DType dtype : {DType::kF32, DType::kBF16}) {
+        for (const Dims& d : {Dims{70, 1, 257}, Dims{67, 1, 1500}, Dims{70, 1, 2100}, Dims{10, 1, 4100},
+                              Dims{130, 1, 33}, Dims{1, 1, 6000}}) {
+          Problem cpu(op, d, dtype, 15);
+          Problem device(cpu);
+          for (Problem* p : {&cpu, &device}) {
+            Arrays a = p->arrays();
+            a.saved = d.N % 2 == 0;
+            a.dx = p->dy.bytes.data();
+            ASSERT_EQ(forward(op, d, p->arrays()), Status::kOk);
+            Plan plan;
+            if (p == &cpu) {
+              ASSERT_EQ(backward(op, d, a), Status::kOk);
+            } else {
+              ASSERT_EQ(op.backward_plan(d, a, lent_later(), &plan), Status::kOk);
+              ASSERT_EQ(on_device(plan), Status::kOk);
+            }
+          }
+          EXPECT_EQ(cpu.hash(), device.hash()) << op.name << " " << d.N << "x" << d.S;
+          EXPECT_TRUE(cpu.dy.bytes == device.dy.bytes) << op.name << " " << d.N << "x" << d.S;
+        }
+      }
+    }
+  }
+  limit_device(kMemory, 1 << 20);
+  // More panels than a thread block sums at a time.
+  const Problem p(operations()[0], {33000, 1, 3}, DType::kF32, 16);
+  ASSERT_TRUE(p.op.over_rows);
+  expect_same(p, [](Arrays& a) { a.saved = true; }, "many panels");
+}
+
 // Given statistics, running statistics, activations, gradients in other types, accumulated.
 TEST(Cuda, ChannelStatistics) {
   for (const bool last : {false, true}) {

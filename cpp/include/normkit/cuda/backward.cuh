@@ -1,10 +1,8 @@
 // Backward over sets: dx, and the gradients of weight and bias.
 //
-// Rows whose weight has a number for each element (LayerNorm): a team of warps that holds a row of dy and x
-// in registers writes dx (backward_sets); the parameter gradients are sums over rows (panel_sums,
-// sum_panels_of_columns). Sets whose weight has a number for each channel (BatchNorm), and larger rows: the
-// sums of each block, the means of each set with the sums of each channel, dx. The bits are those of
-// rows_backward.hpp and columns_backward.hpp.
+// Of a set: the sums of each block, the means of each set with the sums of each channel, dx. A set of a few
+// blocks goes in one kernel, where only dx is wanted. The bits are those of rows_backward.hpp and
+// columns_backward.hpp. Rows of LayerNorm go through tiles.cuh.
 #ifndef NORMKIT_CUDA_BACKWARD_CUH_
 #define NORMKIT_CUDA_BACKWARD_CUH_
 
@@ -27,39 +25,87 @@ NORMKIT_INLINE bool has_row_parameters(const RowsBackward& p) {
   return p.channels == 0;
 }
 
-// Where dx of one lane goes, what else it is made of (dsum where kAdds), and how.
-template <typename T, Spacing kElements, Spacing kParameters>
-struct Gradients {
-  using C = Compute<T>;
-  LaneElements<T, kElements> dx;
-  LaneElements<T, kElements> dsum;
-  LaneParameter<T, kParameters> weight;
-  bool adds, given;
+// Where this lane's part of elements begin .. begin+n-1 of a set lies. Made anew where it is used: registers
+// are for elements.
+template <typename T, Spacing kSpacing>
+struct RowPlace {
+  const RowsBackward& p;
+  int64_t set, begin;
+  int n;
+
+  NORMKIT_DEVICE LaneElements<T, kSpacing> elements(const Operand& operand) const {
+    return {operand, set, begin, n, lane()};
+  }
+  NORMKIT_DEVICE auto dy() const { return elements(p.dy); }
+  NORMKIT_DEVICE auto x() const { return elements(p.x); }
+  NORMKIT_DEVICE auto dx() const { return elements(p.dx); }
+  NORMKIT_DEVICE auto dsum() const { return elements(p.dsum); }
+  NORMKIT_DEVICE LaneParameter<T, far_parameters(kSpacing)> weight() const {
+    return {p.weight, set, begin, n, lane(), p.weight_offset, 1.0};
+  }
+  template <int kSteps>
+  NORMKIT_DEVICE WarpBlock<T, kSteps> block(const Operand& operand) const {
+    return {n, elements(operand)};
+  }
+};
+// The same, without the weight.
+template <typename T, Spacing kSpacing>
+struct UnweightedPlace : RowPlace<T, kSpacing> {
+  NORMKIT_DEVICE UnitWeight<Compute<T>> weight() const { return {}; }
+};
+
+// Of a column.
+template <typename T>
+struct ColumnPlace {
+  const RowsBackward& p;
+  const ColumnsShape& shape;
+  int64_t outer, column, begin;
+  int n, lane;
+
+  NORMKIT_DEVICE LaneElements<T, Spacing::kEven> elements(const Operand& operand) const {
+    return column_elements<T>(operand, shape, outer, column, begin, n, lane);
+  }
+  NORMKIT_DEVICE auto dy() const { return elements(p.dy); }
+  NORMKIT_DEVICE auto x() const { return elements(p.x); }
+  NORMKIT_DEVICE auto dx() const { return elements(p.dx); }
+  NORMKIT_DEVICE auto dsum() const { return elements(p.dsum); }
+  NORMKIT_DEVICE LaneParameter<T, Spacing::kTwoAxes> weight() const {
+    const int64_t place = column % shape.fold * shape.rows + begin;
+    return {p.weight, shape.set(outer, column), place, n, lane, 0.0, 1.0};
+  }
+};
+template <typename T>
+struct UnweightedColumn : ColumnPlace<T> {
+  NORMKIT_DEVICE UnitWeight<Compute<T>> weight() const { return {}; }
 };
 
 // In double, or of given statistics: these are constants, dx is dy rstd weight, and x plays no part.
-template <typename T, int kSteps, typename Gradients>
-NORMKIT_DEVICE_CALL void write_other_gradients(LaneBlock<T, kSteps> dy, LaneBlock<T, kSteps> x,
-                                               Row<Compute<T>> row, RowGrad<Compute<T>> grad, Gradients to) {
+template <typename T, typename Place>
+NORMKIT_DEVICE_CALL void write_other_gradients(Place place, Row<Compute<T>> row, RowGrad<Compute<T>> grad) {
   using C = Compute<T>;
   const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, 1.0};
-  NORMKIT_ROLL for (int part = 0; part < x.kParts; ++part) {
-    C weight[kStepsAtOnce];
-    to.weight.read(weight);
-    NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && to.dx.more(); ++s) {
-      T* const dx = to.dx.next();
-      const double wide_dy = static_cast<double>(dy.value[part][s]), w = static_cast<double>(weight[s]);
-      if (to.given) {
+  const bool given = place.p.given, adds = static_cast<bool>(place.p.dsum);
+  auto dy_of = place.dy(), x_of = place.x(), dx_of = place.dx(), dsum_of = adds ? place.dsum() : place.dx();
+  auto weight_of = place.weight();
+  NORMKIT_ROLL while (dx_of.more()) {
+    Values<C> dy, x, weight;
+    dy_of.read(dy);
+    x_of.read(x);
+    weight_of.read(weight);
+    NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && dx_of.more(); ++s) {
+      T* const dx = dx_of.next();
+      const double wide_dy = static_cast<double>(dy[s]), w = static_cast<double>(weight[s]);
+      if (given) {
         if (row.is_wide)
           write(dx, wide_normalized(wide_dy, of_dy) * w + -0.0);
         else
-          write(dx, normalized(dy.value[part][s], C(0), C(0), row.scale.rstd) * weight[s] + C(-0.0));
+          write(dx, normalized(dy[s], C(0), C(0), row.scale.rstd) * weight[s] + C(-0.0));
         continue;
       }
-      const double xhat = wide_normalized(static_cast<double>(x.value[part][s]), row.wide);
+      const double xhat = wide_normalized(static_cast<double>(x[s]), row.wide);
       const double wide = gradient(wide_dy, xhat, w, grad.mean_g, grad.mean_gxhat, row.wide.rstd);
-      if (to.adds)
-        write(dx, (static_cast<C>(wide) + read<C>(to.dsum.next())) + C(-0.0));
+      if (adds)
+        write(dx, (static_cast<C>(wide) + read<C>(dsum_of.next())) + C(-0.0));
       else
         write(dx, wide);
     }
@@ -67,50 +113,47 @@ NORMKIT_DEVICE_CALL void write_other_gradients(LaneBlock<T, kSteps> dy, LaneBloc
 }
 
 // write_dx.
-template <typename T, int kSteps, typename Gradients>
-NORMKIT_DEVICE void write_gradients_of(const LaneBlock<T, kSteps>& dy, const LaneBlock<T, kSteps>& x,
-                                       const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
-                                       Gradients to) {
+template <typename T, int kSteps, typename Place>
+NORMKIT_DEVICE void write_gradients_of(const LaneBlock<T, kSteps>& dy, const LaneBlock<T, kSteps>& xhat,
+                                       const Place& place, const Row<Compute<T>>& row,
+                                       const RowGrad<Compute<T>>& grad) {
   using C = Compute<T>;
-  if (!NORMKIT_LIKELY(!grad.is_wide && !to.given))
-    return write_other_gradients<T, kSteps, Gradients>(dy, x, row, grad, to);
+  if (!NORMKIT_LIKELY(!grad.is_wide && !place.p.given))
+    return write_other_gradients<T, Place>(place, row, grad);
   const C mean_g = static_cast<C>(grad.mean_g), mean_gxhat = static_cast<C>(grad.mean_gxhat);
-  x.each_part([&](int part) {
-    C weight[kStepsAtOnce], result[kStepsAtOnce];
-    to.weight.read(weight);
-    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
-      const C xhat = normalized(x.value[part][s], row.scale.hi, row.scale.lo, row.scale.rstd);
-      result[s] = gradient(dy.value[part][s], xhat, weight[s], mean_g, mean_gxhat, row.scale.rstd);
-    }
-    if (to.adds) {
-      C more[kStepsAtOnce];
-      to.dsum.read(more);
+  const bool adds = static_cast<bool>(place.p.dsum);
+  auto weight_of = place.weight();
+  auto dx_of = place.dx(), dsum_of = adds ? place.dsum() : place.dx();
+  xhat.each_part([&](int part) {
+    Values<C> weight, result;
+    weight_of.read(weight);
+    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) result[s] =
+        gradient(dy.value[part][s], xhat.value[part][s], weight[s], mean_g, mean_gxhat, row.scale.rstd);
+    if (adds) {
+      Values<C> more;
+      dsum_of.read(more);
       NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) result[s] = (result[s] + more[s]) + C(-0.0);
     }
-    to.dx.write(result);
+    dx_of.write(result);
   });
-}
-
-template <typename T, Spacing kSpacing, int kSteps>
-NORMKIT_DEVICE void write_gradients_of_block(const RowsBackward& p, int64_t set, int64_t begin,
-                                             const WarpBlock<T, kSteps>& dy, const WarpBlock<T, kSteps>& x,
-                                             const Row<Compute<T>>& row, const RowGrad<Compute<T>>& grad,
-                                             const LaneParameter<T, far_parameters(kSpacing)>& weight) {
-  const bool adds = static_cast<bool>(p.dsum);
-  write_gradients_of<T, kSteps>(
-      dy, x, row, grad,
-      Gradients<T, kSpacing, far_parameters(kSpacing)>{{p.dx, set, begin, x.n, lane()},
-                                                       {adds ? p.dsum : p.dx, set, begin, x.n, lane()},
-                                                       weight,
-                                                       adds,
-                                                       p.given});
 }
 
 // ---- a set in registers ----
 
-template <typename T, Spacing kSpacing, int kSteps>
+// Of a set whose block x this warp holds: the forward's statistics, as it would have saved them. A call, with
+// registers of its own: mostly they are given.
+template <typename T, int kSteps>
+NORMKIT_DEVICE_CALL RowStatistics statistics_again(const RowsProblem& p, int64_t set, LaneBlock<T, kSteps> x,
+                                                   int part, int team, SetPartial<Compute<T>>* shared) {
+  return as_saved(team_statistics(p, set, static_cast<const WarpBlock<T, kSteps>&>(x), part, team, shared));
+}
+
+// Of any kind of elements.
+template <typename T>
 __global__ void __launch_bounds__(kTeamThreads, 1)
     backward_sets_in_registers(const __grid_constant__ RowsBackward p, int team) {
+  constexpr Spacing kSpacing = Spacing::kAny;
+  constexpr int kSteps = kBlockSteps;
   using C = Compute<T>;
   __shared__ SetPartial<C> moments[kMaxTeam];
   __shared__ GradPartial grads[kMaxTeam];
@@ -118,25 +161,26 @@ __global__ void __launch_bounds__(kTeamThreads, 1)
   const TeamPlace own(team);
   for (int64_t set = own.first; set < p.rows; set += own.stride) {
     const Blocks b = Blocks(p).at(own.part);
-    const WarpBlock<T, kSteps> x(b.length, elements_of<kSpacing, T>(p.x, set, b.begin, b.length));
-    const WarpBlock<T, kSteps> dy(b.length, elements_of<kSpacing, T>(p.dy, set, b.begin, b.length));
+    const RowPlace<T, kSpacing> place{p, set, b.begin, b.length};
+    auto x = place.template block<kSteps>(p.x);
+    const auto dy = place.template block<kSteps>(p.dy);
     const bool known = p.ready != nullptr;
-    RowStatistics s = known || p.rstd ? given_statistics(p, set)
-                                      : as_saved(team_statistics(p, set, x, own.part, team, moments));
+    RowStatistics s = known || p.rstd
+                          ? given_statistics(p, set)
+                          : statistics_again<T, kSteps>(p, set, in_memory(x), own.part, team, moments);
     if constexpr (sizeof(T) == sizeof(double)) {  // saved_statistics
       if (p.centred() && !known)
         s.mean_low = merge_team(Sums{x.template wide_sum<1>(s.mean), 0.0}, own.part, team, lows).first /
                      static_cast<double>(p.n);
     }
     const Row<C> row = row_from(s, false, C());
-    const LaneParameter<T, far_parameters(kSpacing)> weight(p.weight, set, b.begin, b.length, lane(),
-                                                            p.weight_offset, 1.0);
+    normalize(x, row);
     bool overflows = false;
-    const Sums own_sums = warp_grad_sums(dy, x, row, weight, overflows);
+    const Sums own_sums = warp_grad_sums<T, kSteps>(dy, x, place, row, overflows);
     const GradPartial sums{own_sums, overflows ? 1.0 : 0.0};
     const GradPartial total = merge_team(sums, own.part, team, grads);
     const RowGrad<C> grad = row_grad<C>(p, row, total.sums, total.overflows != 0.0);
-    write_gradients_of_block<T, kSpacing>(p, set, b.begin, dy, x, row, grad, weight);
+    write_gradients_of<T, kSteps>(dy, x, place, row, grad);
   }
 }
 
@@ -184,13 +228,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int64_t column = task / sets.count, set = column / sets.fold;
     const Blocks b = sets.blocks.at(task % sets.count);
     const int64_t begin = column % sets.fold * sets.n + b.begin;
-    const WarpBlock<T, kBlockSteps> x(b.length, elements_of<kSpacing, T>(p.x, set, begin, b.length));
-    const WarpBlock<T, kBlockSteps> dy(b.length, elements_of<kSpacing, T>(p.dy, set, begin, b.length));
-    const LaneParameter<T, far_parameters(kSpacing)> weight(p.weight, set, begin, b.length, lane(),
-                                                            p.weight_offset, 1.0, weighted);
+    const RowPlace<T, kSpacing> place{p, set, begin, b.length};
+    auto x = place.template block<kBlockSteps>(p.x);
+    const auto dy = place.template block<kBlockSteps>(p.dy);
     const Row<C> row = row_from(given_statistics(p, set), false, C());
+    normalize(x, row);
     bool overflows = false;
-    const Sums sums = warp_grad_sums(dy, x, row, weight, overflows);
+    const Sums sums =
+        weighted ? warp_grad_sums<T, kBlockSteps>(dy, x, place, row, overflows)
+                 : warp_grad_sums<T, kBlockSteps>(dy, x, UnweightedPlace<T, kSpacing>{place}, row, overflows);
     if (lane() == 0) to[task] = {sums, overflows ? 1.0 : 0.0};
   }
 }
@@ -199,14 +245,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename T>
 struct OwnedGrads {
   using C = Compute<T>;
-  LaneElements<T, Spacing::kEven> dy, x;  // of lane()
-  int n;
+  UnweightedColumn<T> place;  // of lane()
   Pair<C> known;
 
   NORMKIT_DEVICE Pair<C> sums(const RowScale<C>&) const { return known; }
   NORMKIT_DEVICE Sums wide_sums(const WideRow<C>& row) const {
-    const WarpBlock<T, kBlockSteps> dys(n, ColumnSource<T>{dy, true}), xs(n, ColumnSource<T>{x, true});
-    const Sums own = wide_lane_grad_sums<C, T, kBlockSteps>(dys, xs, row, UnitWeight<C>());
+    const Sums own = wide_lane_grad_sums<UnweightedColumn<T>, C>(place, row);
     return {warp_fold(own.first), warp_fold(own.second)};
   }
 };
@@ -222,15 +266,14 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
     const int64_t last = shape.columns - 1, owned = strip.first + warp();
     const int64_t column = strip.first + own_column() < last ? strip.first + own_column() : last;
     const Row<float> row = row_from(given_statistics(p, strip.set(shape, column)), false, 0.0f);
-    const auto x = strip_elements<T, kBlockSteps>(p.x, shape, strip);
+    auto x = strip_elements<T, kBlockSteps>(p.x, shape, strip);
     const auto dy = strip_elements<T, kBlockSteps>(p.dy, shape, strip);
-    const Pair<float> part = lane_grad_sums<float>(dy, x, row.scale, UnitWeight<float>());
+    normalize(x, row);
+    const Pair<float> part = lane_grad_sums<T, kBlockSteps>(dy, x, UnitWeight<float>());
     const float first = fold_columns(part.first, shared), second = fold_columns(part.second, shared);
     if (owned > last) continue;  // a whole warp; the next barrier counts it in again
     const Row<float> own_row = row_from(given_statistics(p, strip.set(shape, owned)), false, 0.0f);
-    const OwnedGrads<T> block{strip.elements<T>(p.dy, shape, owned, lane()),
-                              strip.elements<T>(p.x, shape, owned, lane()),
-                              x.n,
+    const OwnedGrads<T> block{{{p, shape, strip.outer, owned, strip.block.begin, strip.block.length, lane()}},
                               {first, second}};
     bool overflows = false;
     const Sums sums = grad_sums_of(block, own_row, overflows);
@@ -257,7 +300,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                                            return partials[column * sets.count + b];
                                          });
       if (channel_sums != nullptr && lane() == 0) channel_sums[column] = own.sums;
-      C weight[kStepsAtOnce];
+      Values<C> weight;
       LaneParameter<T, Spacing::kAny>(p.weight, set, c * sets.n, 1, 0, 0.0, 1.0).read(weight);
       total.sums =
           has_row_parameters(p) ? own.sums : weighted(total.sums, static_cast<double>(weight[0]), own.sums);
@@ -279,11 +322,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
       const int length = b.length - at < kStepsAtOnce * kLanes ? b.length - at : kStepsAtOnce * kLanes;
       const int64_t begin = b.begin + at;
-      const WarpBlock<T, kStepsAtOnce> x(length, elements_of<kSpacing, T>(p.x, set, begin, length));
-      const WarpBlock<T, kStepsAtOnce> dy(length, elements_of<kSpacing, T>(p.dy, set, begin, length));
-      const LaneParameter<T, far_parameters(kSpacing)> weight(p.weight, set, begin, length, lane(),
-                                                              p.weight_offset, 1.0);
-      write_gradients_of_block<T, kSpacing>(p, set, begin, dy, x, row, grads[set], weight);
+      const RowPlace<T, kSpacing> place{p, set, begin, length};
+      auto x = place.template block<kStepsAtOnce>(p.x);
+      const auto dy = place.template block<kStepsAtOnce>(p.dy);
+      normalize(x, row);
+      write_gradients_of<T, kStepsAtOnce>(dy, x, place, row, grads[set]);
     }
   });
 }
@@ -299,16 +342,13 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
     const int64_t column = strip.first + own_column();
     if (column >= shape.columns) continue;
     const int64_t set = strip.set(shape, column);
-    const int n = strip.block.length, lane = row_lane();
-    const auto dx = strip.elements<T>(p.dx, shape, column, lane);
-    write_gradients_of<T, kStepsAtOnce>(
-        strip_elements<T, kStepsAtOnce>(p.dy, shape, strip),
-        strip_elements<T, kStepsAtOnce>(p.x, shape, strip), row_from(given_statistics(p, set), false, 0.0f),
-        grads[set],
-        Gradients<T, Spacing::kEven, Spacing::kTwoAxes>{
-            dx, strip.elements<T>(p.dx, shape, column, lane),
-            LaneParameter<T, Spacing::kTwoAxes>(p.weight, set, strip.place(shape, column), n, lane, 0.0, 1.0),
-            false, p.given});
+    const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
+    auto x = strip_elements<T, kStepsAtOnce>(p.x, shape, strip);
+    const auto dy = strip_elements<T, kStepsAtOnce>(p.dy, shape, strip);
+    normalize(x, row);
+    const ColumnPlace<T> place{p,         shape, strip.outer, column, strip.block.begin, strip.block.length,
+                               row_lane()};
+    write_gradients_of<T, kStepsAtOnce>(dy, x, place, row, grads[set]);
   }
 }
 
@@ -376,35 +416,6 @@ __global__ void __launch_bounds__(kThreads, 1)
       to[2 * panel * p.n + i] = chain[k].first;
       to[(2 * panel + 1) * p.n + i] = chain[k].second;
     }
-  }
-}
-
-// Their tree over the panels. A thread block takes 32 columns; warp w owns column w, as in fold_columns.
-constexpr int kSquareThreads = kLanes * kLanes;
-
-template <typename T>
-__global__ void __launch_bounds__(kSquareThreads, 1)
-    sum_panels_of_columns(const __grid_constant__ RowsBackward p, const Compute<T>* panel_sums) {
-  __shared__ double shared[2][kLanes][kLanes + 1];
-  const int64_t strips = divide_up(p.n, kLanes), panels = divide_up(p.rows, kPanelRows);
-  for (int64_t strip = blockIdx.x; strip < strips; strip += gridDim.x) {
-    const int64_t column = strip * kLanes + lane(), owned = strip * kLanes + warp();
-    WarpTree<Sums> tree;
-    for (int64_t first = 0; first < panels; first += kLanes) {
-      const int count = static_cast<int>(panels - first < kLanes ? panels - first : kLanes);
-      const bool exists = warp() < count && column < p.n;
-      const Compute<T>* line = panel_sums + 2 * (first + warp()) * p.n + column;
-      shared[0][warp()][lane()] = exists ? static_cast<double>(line[0]) : 0.0;
-      shared[1][warp()][lane()] = exists ? static_cast<double>(line[p.n]) : 0.0;
-      __syncthreads();
-      const Sums own{shared[0][lane()][warp()], shared[1][lane()][warp()]};
-      __syncthreads();
-      tree.push(merge_lanes(own, count), count == kLanes ? 5 : 0);
-    }
-    const Sums total = panels > 0 ? tree.finish() : Sums{0.0, 0.0};
-    if (lane() != 0 || owned >= p.n) continue;
-    write_gradients(p.dweight, owned, &total.first, 1, p.accumulate);
-    write_gradients(p.dbias, owned, &total.second, 1, p.accumulate);
   }
 }
 

@@ -39,6 +39,18 @@ NORMKIT_DEVICE V fold_columns(V part, StripValues<V>& shared) {
   return warp_fold(own);
 }
 
+// Of one column of one outer index, the elements begin .. begin+n-1 of a lane.
+template <typename T>
+NORMKIT_DEVICE LaneElements<T, Spacing::kEven> column_elements(const Operand& operand,
+                                                               const ColumnsShape& shape, int64_t outer,
+                                                               int64_t column, int64_t begin, int n,
+                                                               int lane) {
+  return {operand.template row<T>(outer * shape.sets_of_outer()) + column,
+          {shape.stride(operand), begin, lane},
+          n,
+          lane};
+}
+
 // What a thread block works on: a strip of columns of one outer index, and of their rows a block.
 struct Strip {
   int64_t outer, first;  // column
@@ -66,10 +78,7 @@ struct Strip {
   template <typename T>
   NORMKIT_DEVICE LaneElements<T, Spacing::kEven> elements(const Operand& operand, const ColumnsShape& shape,
                                                           int64_t column, int lane) const {
-    return {operand.template row<T>(outer * shape.sets_of_outer()) + column,
-            {shape.stride(operand), block.begin, lane},
-            block.length,
-            lane};
+    return column_elements<T>(operand, shape, outer, column, block.begin, block.length, lane);
   }
 };
 
@@ -78,7 +87,7 @@ template <typename T>
 struct ColumnSource {
   LaneElements<T, Spacing::kEven> elements;
   bool exists;
-  NORMKIT_DEVICE void read(Compute<T> (&to)[kStepsAtOnce]) {
+  NORMKIT_DEVICE void read(Values<Compute<T>>& to) {
     if (exists) elements.read(to);
   }
 };

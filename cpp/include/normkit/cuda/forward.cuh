@@ -33,8 +33,8 @@ struct PlainSource {
   static NORMKIT_DEVICE const RowsForward& rows(const Problem& p) { return p; }
   NORMKIT_DEVICE PlainSource(const Problem& p, int64_t set, int64_t begin, int n)
       : x(p.x, set, begin, n, lane()) {}
-  NORMKIT_DEVICE void read(Compute<T> (&to)[kStepsAtOnce]) { x.read(to); }
-  NORMKIT_DEVICE void keep(const Compute<T> (&)[kStepsAtOnce]) const {}
+  NORMKIT_DEVICE void read(Values<Compute<T>>& to) { x.read(to); }
+  NORMKIT_DEVICE void keep(const Values<Compute<T>>&) const {}
 };
 
 // x + residual + bias: as it is written (E = T), or before that rounding (E = float). add_block.hpp.
@@ -55,8 +55,8 @@ struct SumSource {
         residual(p.residual, set, begin, n, lane()),
         bias(p.residual_bias, set, begin, n, lane(), 0.0, -0.0),
         sum(p.rows.x, set, begin, n, lane()) {}
-  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) {
-    C other[kStepsAtOnce], more[kStepsAtOnce];
+  NORMKIT_DEVICE void read(Values<C>& to) {
+    Values<C> other, more;
     x.read(to);
     residual.read(other);
     bias.read(more);
@@ -70,7 +70,7 @@ struct SumSource {
     }
   }
   // The lane that reads an element writes it: the sum may lie where x or the residual does.
-  NORMKIT_DEVICE void keep(const C (&from)[kStepsAtOnce]) { sum.write(from); }
+  NORMKIT_DEVICE void keep(const Values<C>& from) { sum.write(from); }
 };
 
 // ---- one block ----
@@ -104,7 +104,7 @@ template <typename E, int kSteps, typename Results>
 NORMKIT_DEVICE_CALL void write_wide_results(LaneBlock<E, kSteps> x, WideRow<Compute<E>> row, Results to) {
   using C = Compute<E>;
   NORMKIT_ROLL for (int part = 0; part < x.kParts; ++part) {
-    C weight[kStepsAtOnce], bias[kStepsAtOnce];
+    Values<C> weight, bias;
     to.weight.read(weight);
     to.bias.read(bias);
     NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && to.y.more(); ++s) {
@@ -123,7 +123,7 @@ NORMKIT_DEVICE void write_results(const LaneBlock<E, kSteps>& x, const Row<Compu
   const auto y = to.y;
   if (NORMKIT_LIKELY(!row.is_wide))
     x.each_part([&](int part) {
-      C weight[kStepsAtOnce], bias[kStepsAtOnce], result[kStepsAtOnce];
+      Values<C> weight, bias, result;
       to.weight.read(weight);
       to.bias.read(bias);
       NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) result[s] =
@@ -131,7 +131,7 @@ NORMKIT_DEVICE void write_results(const LaneBlock<E, kSteps>& x, const Row<Compu
       to.y.write(result);
     });
   else
-    write_wide_results<E, kSteps, Results>(x, row.wide, to);
+    write_wide_results<E, kSteps, Results>(in_memory(x), row.wide, to);
   if (to.activation != Activation::kNone) activate(to.activation, y);
 }
 
@@ -148,7 +148,7 @@ NORMKIT_DEVICE void write_block(const RowsForward& p, int64_t set, int64_t begin
 struct Scaled {
   LaneElements<double, Spacing::kAny> x;
   double scale;
-  NORMKIT_DEVICE void read(double (&to)[kStepsAtOnce]) {
+  NORMKIT_DEVICE void read(Values<double>& to) {
     x.read(to);
     NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = to[s] * scale;
   }
@@ -236,13 +236,13 @@ struct TeamPlace {
 };
 
 // The partials of a team's warps, merged; every lane of the team has the result. `shared`: one for each warp
-// of the thread block, which is the team unless it is one warp.
+// of the thread block, all of which merge at once. part: this warp's place in its team.
 template <typename Partial>
 NORMKIT_DEVICE Partial merge_team(const Partial& partial, int part, int team, Partial* shared) {
   if (team == 1) return partial;
-  if (lane() == 0) shared[part] = partial;
+  if (lane() == 0) shared[warp()] = partial;
   __syncthreads();
-  const Partial total = merge_lanes(lane() < team ? shared[lane()] : partial, team);
+  const Partial total = merge_lanes(lane() < team ? shared[warp() - part + lane()] : partial, team);
   __syncthreads();
   return total;
 }
@@ -371,7 +371,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   each_piece(problem.rows.rows, cuts, [&](int64_t set, const Blocks& b) {
     SumSource<T, T, Spacing::kAny> source(problem, set, b.begin, b.length);
     for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
-      Compute<T> sum[kStepsAtOnce];
+      Values<Compute<T>> sum;
       source.read(sum);
       source.keep(sum);
     }

@@ -14,6 +14,15 @@ namespace gpu {
 constexpr int kBlockSteps = kBlock / kLanes;
 constexpr int kStepsAtOnce = 8;
 
+// Values of so many steps. A struct: nvcc lets arrays of different functions share one place in memory, and
+// where one of them is walked by a loop, all of them stay there.
+template <typename C>
+struct Values {
+  C at[kStepsAtOnce];
+  NORMKIT_DEVICE C& operator[](int step) { return at[step]; }
+  NORMKIT_DEVICE C operator[](int step) const { return at[step]; }
+};
+
 // ---- elements in memory ----
 
 // How elements of a run lie: side by side, a constant stride apart, as in two nested axes, or anyhow.
@@ -129,20 +138,21 @@ class LaneElements {
       : LaneElements(operand.template row<T>(set), {operand.inner, begin, lane}, n, lane) {}
 
   NORMKIT_DEVICE bool more() const { return left_ > 0; }
+  NORMKIT_DEVICE int left() const { return left_; }
   // The next element, if there is one.
   NORMKIT_DEVICE T* next() {
     T* const at = row_ + offsets_.next();
     left_ -= kLanes;
     return at;
   }
-  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) {
+  NORMKIT_DEVICE void read(Values<C>& to) {
     NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
       const bool exists = more();
       const T* const at = next();
       to[s] = exists ? detail::read<C>(at) : C(0);
     }
   }
-  NORMKIT_DEVICE void write(const C (&from)[kStepsAtOnce]) {
+  NORMKIT_DEVICE void write(const Values<C>& from) {
     NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
       const bool exists = more();
       T* const at = next();
@@ -189,7 +199,7 @@ class LaneParameter {
     }
   }
 
-  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) {
+  NORMKIT_DEVICE void read(Values<C>& to) {
     if (kind_ == kConstant) {
       NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = constant_;
       return;
@@ -210,7 +220,7 @@ class LaneParameter {
     return detail::read<C>(reinterpret_cast<const From*>(data_) + at);
   }
   template <typename From>
-  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) const {
+  NORMKIT_DEVICE void read(Values<C>& to) const {
     if (kind_ == kSideBySide) {
       NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] =
           left_ > s * kLanes ? value<From>(row_ + index_ + s * kLanes) + plus_ : C(0);
@@ -240,8 +250,9 @@ struct LaneBlock {
   using C = Compute<E>;
   static constexpr int kParts = kSteps / kStepsAtOnce;
   int n, lane;
-  C value[kParts][kStepsAtOnce];
+  Values<C> value[kParts];
 
+  NORMKIT_DEVICE LaneBlock(int n_, int lane_) : n(n_), lane(lane_) {}
   template <typename Source>
   NORMKIT_DEVICE LaneBlock(int n_, int lane_, Source&& source) : n(n_), lane(lane_) {
     NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) at(s) = C(0);
@@ -296,7 +307,25 @@ struct LaneBlock {
 };
 
 // What is seldom taken is a call that loops over a copy of the block: else its unrolled code would be most
-// of a kernel.
+// of a kernel. The copy goes through an empty asm: else the compiler would keep the block itself in memory.
+NORMKIT_DEVICE float opaque(float v) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+f"(v));
+#endif
+  return v;
+}
+NORMKIT_DEVICE double opaque(double v) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+d"(v));
+#endif
+  return v;
+}
+template <typename E, int kSteps>
+NORMKIT_DEVICE LaneBlock<E, kSteps> in_memory(const LaneBlock<E, kSteps>& x) {
+  LaneBlock<E, kSteps> copy(x.n, x.lane);
+  NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) copy.at(s) = opaque(x.at(s));
+  return copy;
+}
 template <int kPower, typename E, int kSteps>
 NORMKIT_DEVICE_CALL double wide_lane_sum(LaneBlock<E, kSteps> x, double k) {
   double sum = 0.0;
@@ -307,34 +336,49 @@ NORMKIT_DEVICE_CALL double wide_lane_sum(LaneBlock<E, kSteps> x, double k) {
   return sum;
 }
 
-// The same of dy beside x: one lane's sums of g and of g xhat.
-template <typename C, typename E, int kSteps, typename Weight>
-NORMKIT_DEVICE Pair<C> lane_grad_sums(const LaneBlock<E, kSteps>& dy, const LaneBlock<E, kSteps>& x,
-                                      const RowScale<C>& row, Weight weight) {
+// x -> xhat, unless the row is taken in double.
+template <typename T, int kSteps>
+NORMKIT_DEVICE void normalize(LaneBlock<T, kSteps>& x, const Row<Compute<T>>& row) {
+  if (row.is_wide) return;
+  NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) x.at(s) =
+      normalized(x.at(s), row.scale.hi, row.scale.lo, row.scale.rstd);
+}
+
+// The lane's sums of g and of g xhat.
+template <typename T, int kSteps, typename Weight>
+NORMKIT_DEVICE Pair<Compute<T>> lane_grad_sums(const LaneBlock<T, kSteps>& dy,
+                                               const LaneBlock<T, kSteps>& xhat, Weight weight) {
+  using C = Compute<T>;
   Pair<C> sums{C(0), C(0)};
-  x.each_part([&](int part) {
-    C w[kStepsAtOnce];
+  xhat.each_part([&](int part) {
+    Values<C> w;
     weight.read(w);
     NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
-      if (!x.has(part * kStepsAtOnce + s)) continue;
+      if (!xhat.has(part * kStepsAtOnce + s)) continue;
       const C g = dy.value[part][s] * w[s];
       sums.first = sums.first + g;
-      sums.second = sums.second + g * normalized(x.value[part][s], row.hi, row.lo, row.rstd);
+      sums.second = sums.second + g * xhat.value[part][s];
     }
   });
   return sums;
 }
-template <typename C, typename E, int kSteps, typename Weight>
-NORMKIT_DEVICE_CALL Sums wide_lane_grad_sums(LaneBlock<E, kSteps> dy, LaneBlock<E, kSteps> x, WideRow<C> row,
-                                             Weight weight) {
+// In double, which is seldom: from memory, before dx is written, which may lie there. Place says where the
+// lane's elements are.
+template <typename Place, typename C>
+NORMKIT_DEVICE_CALL Sums wide_lane_grad_sums(Place place, WideRow<C> row) {
   Sums sums{0.0, 0.0};
-  NORMKIT_ROLL for (int part = 0; part < x.kParts; ++part) {
-    C w[kStepsAtOnce];
+  auto dy_of = place.dy(), x_of = place.x();
+  auto weight = place.weight();
+  NORMKIT_ROLL while (x_of.more()) {
+    Values<C> dy, x, w;
+    const int left = x_of.left();
+    dy_of.read(dy);
+    x_of.read(x);
     weight.read(w);
-    NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && x.has(part * kStepsAtOnce + s); ++s) {
-      const double g = static_cast<double>(dy.value[part][s]) * static_cast<double>(w[s]);
+    NORMKIT_ROLL for (int s = 0; s < kStepsAtOnce && s * kLanes < left; ++s) {
+      const double g = static_cast<double>(dy[s]) * static_cast<double>(w[s]);
       sums.first += g;
-      sums.second += g * wide_normalized(static_cast<double>(x.value[part][s]), row);
+      sums.second += g * wide_normalized(static_cast<double>(x[s]), row);
     }
   }
   return sums;
@@ -342,7 +386,7 @@ NORMKIT_DEVICE_CALL Sums wide_lane_grad_sums(LaneBlock<E, kSteps> dy, LaneBlock<
 // A weight of 1.
 template <typename C>
 struct UnitWeight {
-  NORMKIT_DEVICE void read(C (&to)[kStepsAtOnce]) const {
+  NORMKIT_DEVICE void read(Values<C>& to) const {
     NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = C(1);
   }
 };
@@ -362,31 +406,30 @@ struct WarpBlock : LaneBlock<E, kSteps> {
   }
   template <int kPower>
   NORMKIT_DEVICE double wide_sum(double k) const {
-    return warp_fold(wide_lane_sum<kPower, E, kSteps>(*this, k));
+    return warp_fold(wide_lane_sum<kPower, E, kSteps>(in_memory(*this), k));
   }
   NORMKIT_DEVICE Moments<C> moments() const { return moments_of(*this, Lane::sum().folded()); }
   NORMKIT_DEVICE double sum_of_squares() const { return sum_of_squares_of(*this); }
 };
 
-template <typename E, int kSteps, typename Weight>
+template <typename T, int kSteps, typename Place>
 struct WarpGrads {
-  using C = Compute<E>;
-  const WarpBlock<E, kSteps>&dy, &x;
-  const Weight& weight;
+  const LaneBlock<T, kSteps>&dy, &xhat;
+  const Place& place;
 
-  NORMKIT_DEVICE Pair<C> sums(const RowScale<C>& row) const {
-    const Pair<C> own = lane_grad_sums<C>(dy, x, row, weight);
+  NORMKIT_DEVICE Pair<Compute<T>> sums(const RowScale<Compute<T>>&) const {
+    const Pair<Compute<T>> own = lane_grad_sums<T, kSteps>(dy, xhat, place.weight());
     return {warp_fold(own.first), warp_fold(own.second)};
   }
-  NORMKIT_DEVICE Sums wide_sums(const WideRow<C>& row) const {
-    const Sums own = wide_lane_grad_sums<C, E, kSteps, Weight>(dy, x, row, weight);
+  NORMKIT_DEVICE Sums wide_sums(const WideRow<Compute<T>>& row) const {
+    const Sums own = wide_lane_grad_sums<Place, Compute<T>>(place, row);
     return {warp_fold(own.first), warp_fold(own.second)};
   }
 };
-template <typename E, int kSteps, typename Weight>
-NORMKIT_DEVICE Sums warp_grad_sums(const WarpBlock<E, kSteps>& dy, const WarpBlock<E, kSteps>& x,
-                                   const Row<Compute<E>>& row, const Weight& weight, bool& overflows) {
-  return grad_sums_of(WarpGrads<E, kSteps, Weight>{dy, x, weight}, row, overflows);
+template <typename T, int kSteps, typename Place>
+NORMKIT_DEVICE Sums warp_grad_sums(const LaneBlock<T, kSteps>& dy, const LaneBlock<T, kSteps>& xhat,
+                                   const Place& place, const Row<Compute<T>>& row, bool& overflows) {
+  return grad_sums_of(WarpGrads<T, kSteps, Place>{dy, xhat, place}, row, overflows);
 }
 
 }  // namespace gpu

@@ -26,10 +26,52 @@ class Launcher {
     return reinterpret_cast<V*>(begin);
   }
 
+  // Zeroed by what runs on the stream.
+  template <typename V>
+  inline V* zeros(int64_t count) {
+    V* begin = scratch<V>(count);
+    if (rehearsal_ || status_ != Status::kOk) return begin;
+    const size_t bytes = static_cast<size_t>(count) * sizeof(V);
+#if defined(__CUDACC__)
+    if (cudaMemsetAsync(begin, 0, bytes, stream_) != cudaSuccess) status_ = Status::kDeviceError;
+#else
+    memset(begin, 0, bytes);
+#endif
+    return begin;
+  }
+
+  // How much shared memory a thread block of the current device can have.
+  static inline int64_t shared_memory() {
+#if defined(__CUDACC__)
+    int device = 0, bytes = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
+      return kPlainMemory;
+    return bytes;
+#else
+    return on_host::most_memory;
+#endif
+  }
+
+  // How many numbers may be kept for a sum over rows until its end (4 MiB of floats); more are chained.
+  static inline int64_t most_slots() {
+#if defined(__CUDACC__)
+    return int64_t(1) << 20;
+#else
+    return on_host::most_slots;
+#endif
+  }
+
   // Thread blocks of `threads` for `tasks`, `each` of them to a block; kernels loop where that is too many.
   template <typename... Parameters, typename... Arguments>
   inline void run(void (*kernel)(Parameters...), int64_t tasks, int64_t each, int threads,
                   const Arguments&... arguments) {
+    run_with_memory(0, kernel, tasks, each, threads, arguments...);
+  }
+  // With so many bytes of dynamic_memory().
+  template <typename... Parameters, typename... Arguments>
+  inline void run_with_memory(int64_t bytes, void (*kernel)(Parameters...), int64_t tasks, int64_t each,
+                              int threads, const Arguments&... arguments) {
     if (rehearsal_ || tasks <= 0 || status_ != Status::kOk) return;
     const int64_t blocks = (tasks - 1) / each + 1;
     const unsigned grid = static_cast<unsigned>(blocks < kMaxGrid ? blocks : kMaxGrid);
@@ -37,16 +79,22 @@ class Launcher {
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(grid);
     config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = static_cast<size_t>(bytes);
     config.stream = stream_;
-    if (cudaLaunchKernelEx(&config, kernel, arguments...) != cudaSuccess) status_ = Status::kDeviceError;
+    if (bytes > kPlainMemory && cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     static_cast<int>(bytes)) != cudaSuccess)
+      status_ = Status::kDeviceError;
+    else if (cudaLaunchKernelEx(&config, kernel, arguments...) != cudaSuccess)
+      status_ = Status::kDeviceError;
 #else
-    on_host::launch(kernel, grid, static_cast<unsigned>(threads), arguments...);
+    on_host::launch(kernel, grid, static_cast<unsigned>(threads), static_cast<size_t>(bytes), arguments...);
 #endif
   }
 
  private:
   static constexpr size_t kAlignment = 256;
   static constexpr int64_t kMaxGrid = 0x7FFFFFFF;
+  static constexpr int64_t kPlainMemory = 48 * 1024;  // more must be asked for
 
   inline Launcher(Workspace workspace, cuda::Stream stream, bool rehearsal)
       : stream_(stream), rehearsal_(rehearsal) {

@@ -3,8 +3,8 @@
 #ifndef NORMKIT_CUDA_SCHEDULE_CUH_
 #define NORMKIT_CUDA_SCHEDULE_CUH_
 
-#include "normkit/cuda/backward.cuh"
 #include "normkit/cuda/launch.cuh"
+#include "normkit/cuda/tiles.cuh"
 
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
@@ -226,6 +226,15 @@ inline void forward(Launcher& launcher, const AddNormForward& problem) {
 // ---- backward ----
 
 template <typename T>
+inline void sum_panels_of_rows(Launcher& launcher, const RowsBackward& p, const Compute<T>* sums,
+                               int64_t slots) {
+  launcher.run(&sum_panels<T>, divide_up(p.n, kLanes), 1, kSquareThreads, p, sums, slots);
+}
+
+// Tiles whose sums are chained go to at most so many thread blocks, each of which takes one after the other.
+constexpr int64_t kChainBlocks = 1024;
+
+template <typename T>
 inline void backward_parameters_of_rows(Launcher& launcher, const RowsBackward& p) {
   using C = Compute<T>;
   if (!p.dweight && !p.dbias) return;
@@ -234,8 +243,7 @@ inline void backward_parameters_of_rows(Launcher& launcher, const RowsBackward& 
   const bool straight = is_straight(p.x, p.n) && is_straight(p.dy, p.n);
   launcher.run(straight ? &panel_sums<T, kStraight<T>> : &panel_sums<T, Spacing::kAny>, panels * strips,
                kWarps, kThreads, p, sums);
-  launcher.run(&sum_panels_of_columns<T>, divide_up(p.n, kLanes), 1, kSquareThreads, p,
-               static_cast<const C*>(sums));
+  sum_panels_of_rows<T>(launcher, p, sums, 1);
 }
 
 // Statistics where they are not given, or not as they are applied; afterwards p.ready has them.
@@ -263,6 +271,39 @@ inline void prepare_statistics(Launcher& launcher, RowsBackward& p) {
   }
   launcher.run(&saved_statistics<T>, p.rows, kWarps, kThreads, p, ready);
   p.ready = ready;
+}
+
+// dy and x are read once. False: rows are too long, or do not lie straight.
+template <typename T>
+inline bool backward_in_tiles(Launcher& launcher, RowsBackward p, bool wants_parameters) {
+  if constexpr (sizeof(T) < sizeof(double)) {
+    using C = Compute<T>;
+    const SetBlocks sets = backward_blocks(p);
+    if (!fits_team(sets) || !is_straight(p, sets.blocks.unit())) return false;
+    const TileShape shape(p, static_cast<int>(sets.count));
+    const int64_t bytes = wants_parameters ? shape.bytes<C>() : 0;
+    if (bytes > Launcher::shared_memory()) return false;
+    if (p.ready == nullptr) prepare_statistics<T>(launcher, p);
+    PanelSlots<C> slots = {};
+    const bool chained = shape.tiles > Launcher::most_slots() / (2 * p.n);
+    if (wants_parameters) {
+      slots.sums = launcher.scratch<C>(2 * p.n * (chained ? shape.panels : shape.tiles));
+      if (chained) {
+        slots.done = launcher.zeros<unsigned>(shape.panels + 1);
+        slots.ticket = slots.done + shape.panels;
+      }
+    }
+    with_variant<T>(true, sets.blocks.length, [&](auto variant) {
+      if constexpr (variant.kSpacing == Spacing::kOne)
+        launcher.run_with_memory(bytes, &backward_tiles<T, variant.kSteps>,
+                                 slots.chained() && shape.tiles > kChainBlocks ? kChainBlocks : shape.tiles,
+                                 1, shape.threads(), p, shape, slots);
+    });
+    if (wants_parameters)
+      sum_panels_of_rows<T>(launcher, p, static_cast<const C*>(slots.sums), chained ? 1 : kTilesOfPanel);
+    return true;
+  }
+  return false;
 }
 
 // After prepare_statistics. channel_sums: of each channel of each sample, where they are wanted, or null.
@@ -325,17 +366,16 @@ inline void backward(Launcher& launcher, RowsBackward p) {
     backward_in_phases<T>(launcher, p, sums);
     return backward_parameters_of_channels<T>(launcher, p, sums, all / p.channels);
   }
-  // dx comes last: it may lie where dy or x does, and the parameters' sums read both again.
   const SetBlocks sets = backward_blocks(p);
+  if (backward_in_tiles<T>(launcher, p, wants_parameters)) return;
+  // dx comes last: it may lie where dy or x does, and the parameters' sums read both again.
   const bool team = fits_team(sets);
   if (wants_parameters || !team) prepare_statistics<T>(launcher, p);
   backward_parameters_of_rows<T>(launcher, p);
-  if (!p.dx) return;
+  if (!p.dx || (wants_parameters && backward_in_tiles<T>(launcher, p, false))) return;
   if (!team) return backward_in_phases<T>(launcher, p, nullptr);
-  with_variant<T>(is_straight(p, sets.blocks.unit()), sets.blocks.length, [&](auto variant) {
-    launcher.run(&backward_sets_in_registers<T, variant.kSpacing, variant.kSteps>, p.rows, team_blocks(sets),
-                 team_threads(sets), p, static_cast<int>(sets.count));
-  });
+  launcher.run(&backward_sets_in_registers<T>, p.rows, team_blocks(sets), team_threads(sets), p,
+               static_cast<int>(sets.count));
 }
 
 // ---- a plan ----

@@ -13,12 +13,7 @@
 #  error "compile normkit's kernels through the CMake target normkit::cuda, or with -fmad=false -ftz=false"
 #endif
 #define NORMKIT_DEVICE __device__ __forceinline__
-#define NORMKIT_DEVICE_CALL inline __device__ __noinline__
-#if defined(__CUDACC__)
-#  define NORMKIT_ROLL NORMKIT_PRAGMA(unroll 1)
-#else
-#  define NORMKIT_ROLL
-#endif
+#define NORMKIT_DEVICE_CALL __device__ __forceinline__
 
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
@@ -69,6 +64,17 @@ struct LaneTotal<double> {
     return {s.sum, s.error};
   }
 };
+
+// The thread block's memory that Launcher::run_with_memory asked for.
+template <typename V>
+NORMKIT_DEVICE V* dynamic_memory() {
+#if defined(__CUDACC__)
+  extern __shared__ double normkit_dynamic_memory[];
+  return reinterpret_cast<V*>(normkit_dynamic_memory);
+#else
+  return reinterpret_cast<V*>(on_host::memory.get());
+#endif
+}
 
 // ---- partials, structs of doubles ----
 

@@ -20,16 +20,12 @@
 #  error "normkit needs float arithmetic in float: on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
-// Under nvcc every NORMKIT_INLINE function is one for host and device: formulas stand once for both. There,
-// what is seldom taken is a call (NORMKIT_SELDOM): kernels are unrolled.
+// Under nvcc every NORMKIT_INLINE function is one for host and device: formulas stand once for both.
+// NORMKIT_ROLL: a loop that nvcc shall leave one, since it is seldom taken.
 #if defined(__CUDACC__)
 #  define NORMKIT_INLINE __host__ __device__ __forceinline__
-#  define NORMKIT_SELDOM inline __host__ __device__ __noinline__
 #elif defined(__GNUC__) || defined(__clang__)
 #  define NORMKIT_INLINE inline __attribute__((always_inline))
-#endif
-#if !defined(NORMKIT_SELDOM)
-#  define NORMKIT_SELDOM NORMKIT_INLINE
 #endif
 #if defined(__GNUC__) || defined(__clang__)
 #  define NORMKIT_NOINLINE __attribute__((noinline))
@@ -38,6 +34,7 @@
 #  define NORMKIT_PRAGMA(text) _Pragma(#text)
 #  if defined(__CUDACC__)
 #    define NORMKIT_UNROLL NORMKIT_PRAGMA(unroll)
+#    define NORMKIT_ROLL NORMKIT_PRAGMA(unroll 1)
 #  elif defined(__clang__)
 #    define NORMKIT_UNROLL NORMKIT_PRAGMA(clang loop unroll(full))
 #  else
@@ -51,6 +48,10 @@
 #  define NORMKIT_UNROLL
 #else
 #  error "normkit is built and tested with GCC and clang; MSVC takes the same sources"
+#endif
+
+#if !defined(NORMKIT_ROLL)
+#  define NORMKIT_ROLL
 #endif
 
 #if defined(__clang__)

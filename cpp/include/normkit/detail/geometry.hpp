@@ -52,9 +52,9 @@ struct Axes {
   }
 
  private:
-  NORMKIT_SELDOM int64_t nested_offset(int64_t index) const {
+  NORMKIT_INLINE int64_t nested_offset(int64_t index) const {
     int64_t sum = 0;
-    for (int a = count - 1; a > 0; --a) {
+    NORMKIT_ROLL for (int a = count - 1; a > 0; --a) {
       sum += index % size[a] * stride[a];
       index /= size[a];
     }

@@ -1,0 +1,234 @@
+// Backward of rows whose weight has a number for each element (LayerNorm): dy and x are read once.
+//
+// A thread block takes a tile of 8 rows. A team of warps holds a row of dy and x in registers, writes dx, and
+// lays the row's terms of dweight and dbias in shared memory; there the threads, now each with columns of its
+// own, sum them by the tree of grad_sums.hpp. The sum of a tile goes to a slot of its own, or, since that
+// takes memory, into the chain of its panel: then a tile waits for the one before. Tiles are handed out in an
+// order that lets every thread block wait only for one that runs already, and seldom.
+#ifndef NORMKIT_CUDA_TILES_CUH_
+#define NORMKIT_CUDA_TILES_CUH_
+
+#include "normkit/cuda/backward.cuh"
+
+NORMKIT_BEGIN_NAMESPACE
+namespace gpu {
+
+constexpr int kTilesOfPanel = kPanelRows / kTileRows;
+
+// How a thread block goes through a tile: `at_once` rows, each by a team of warps, `rounds` times.
+struct TileShape {
+  int team, at_once, rounds, levels;
+  int64_t panels, tiles;
+  int64_t n;
+
+  inline TileShape(const RowsBackward& p, int team_)
+      : team(team_),
+        at_once(1),
+        levels(0),
+        panels(divide_up(p.rows, kPanelRows)),
+        tiles(divide_up(p.rows, kTileRows)),
+        n(p.n) {
+    while (at_once < kTileRows && 2 * at_once * team <= kMaxTeam) at_once *= 2;
+    rounds = kTileRows / at_once;
+    while ((1 << levels) < rounds) ++levels;
+  }
+  inline int threads() const { return kLanes * team * at_once; }
+  // Of dynamic_memory(): the terms of the rows at once; what waits on each level of the tree, of two sums.
+  template <typename C>
+  inline int64_t bytes() const {
+    return (at_once + 2 * levels) * n * static_cast<int64_t>(sizeof(C));
+  }
+};
+
+// Where the sums of panels go, [panel, slot, 2, n]: a slot for each tile, or one for the chain. `done`: how
+// many tiles of a panel are in its chain; `ticket`: how many tiles were handed out.
+template <typename C>
+struct PanelSlots {
+  C* sums;
+  unsigned* done;
+  unsigned* ticket;
+
+  NORMKIT_INLINE bool chained() const { return done != nullptr; }
+};
+
+// Sums over the rows of a tile, for the columns of this thread.
+template <typename C>
+class TileSums {
+ public:
+  NORMKIT_DEVICE TileSums(const TileShape& shape)
+      : shape_(shape), terms_(dynamic_memory<C>()), levels_(terms_ + shape.at_once * shape.n) {}
+
+  // Where a row's terms go.
+  NORMKIT_DEVICE C* terms(int row_at_once) const { return terms_ + row_at_once * shape_.n; }
+
+  // After a barrier behind the last term: sums of `which`, 0 (dweight) or 1 (dbias), of a round. After the
+  // last round they are the tile's, and finish(column, sum) is called.
+  template <typename Finish>
+  NORMKIT_DEVICE void add(int round, int which, const Finish& finish) const {
+    for (int64_t i = threadIdx.x; i < shape_.n; i += blockDim.x) {
+      C term[kTileRows];
+      NORMKIT_UNROLL for (int r = 0; r < kTileRows; ++r) term[r] =
+          r < shape_.at_once ? terms_[r * shape_.n + i] : C(0);
+      NORMKIT_UNROLL for (int half = 1; half < kTileRows; half *= 2) {
+        if (half >= shape_.at_once) continue;
+        NORMKIT_UNROLL for (int r = 0; r < kTileRows; r += 2 * half) term[r] = term[r] + term[r + half];
+      }
+      C sum = term[0];
+      int level = 0;
+      for (; (round >> level) & 1; ++level) sum = *waiting(level, which, i) + sum;
+      if (level < shape_.levels)
+        *waiting(level, which, i) = sum;
+      else
+        finish(i, sum);
+    }
+  }
+
+ private:
+  NORMKIT_DEVICE C* waiting(int level, int which, int64_t i) const {
+    return levels_ + (2 * level + which) * shape_.n + i;
+  }
+
+  const TileShape& shape_;
+  C *terms_, *levels_;
+};
+
+// The tile that comes next: one of each panel, then the next one of each. Whole thread blocks.
+template <typename C>
+NORMKIT_DEVICE int64_t next_tile(const TileShape& shape, const PanelSlots<C>& slots, unsigned* shared) {
+  __syncthreads();
+  if (threadIdx.x == 0) *shared = atomicAdd(slots.ticket, 1u);
+  __syncthreads();
+  const int64_t task = *shared;
+  return task < shape.panels * kTilesOfPanel ? task % shape.panels * kTilesOfPanel + task / shape.panels
+                                             : shape.panels * kTilesOfPanel;
+}
+
+// The terms of a lane, of dweight (which = 0) or dbias; xhat is x where the row is taken in double.
+template <typename T, int kSteps>
+NORMKIT_DEVICE_CALL void write_wide_terms(LaneBlock<T, kSteps> dy, LaneBlock<T, kSteps> x,
+                                          WideRow<Compute<T>> row, Compute<T>* to) {
+  NORMKIT_ROLL for (int s = 0; s < kSteps && x.has(s); ++s) to[s * kLanes] = static_cast<Compute<T>>(
+      static_cast<double>(dy.at(s)) * wide_normalized(static_cast<double>(x.at(s)), row));
+}
+template <typename T, int kSteps>
+NORMKIT_DEVICE void write_terms(const LaneBlock<T, kSteps>& dy, const LaneBlock<T, kSteps>& xhat,
+                                const Row<Compute<T>>& row, bool exists, int which, Compute<T>* to) {
+  if (which == 0 && row.is_wide && exists) {
+    return write_wide_terms<T, kSteps>(in_memory(dy), in_memory(xhat), row.wide, to);
+  }
+  NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
+    const Compute<T> term = which == 0 ? dy.at(s) * xhat.at(s) : dy.at(s);
+    if (xhat.has(s)) to[s * kLanes] = exists ? term : Compute<T>(0);
+  }
+}
+
+// Statistics are given or ready. slots.sums null: without the sums of parameters.
+template <typename T, int kSteps>
+__global__ void __launch_bounds__(kTeamThreads, 2)
+    backward_tiles(const __grid_constant__ RowsBackward p, const __grid_constant__ TileShape shape,
+                   const __grid_constant__ PanelSlots<Compute<T>> slots) {
+  using C = Compute<T>;
+  __shared__ GradPartial grads[kMaxTeam];
+  __shared__ unsigned shared_ticket;
+  const int team = shape.team, part = warp() % team, row_at_once = warp() / team;
+  const TileSums<C> sums(shape);
+  const Blocks b = Blocks(p).at(part);
+  const bool chained = slots.chained();
+  int64_t tile = chained ? next_tile(shape, slots, &shared_ticket) : blockIdx.x;
+  while (tile < shape.panels * kTilesOfPanel) {
+    const int64_t panel = tile / kTilesOfPanel, in_panel = tile % kTilesOfPanel;
+    for (int round = 0; round < shape.rounds && tile < shape.tiles; ++round) {
+      const int64_t wanted = tile * kTileRows + round * shape.at_once + row_at_once;
+      const bool exists = wanted < p.rows;
+      const int64_t set = exists ? wanted : p.rows - 1;  // barriers want every warp
+      const RowPlace<T, Spacing::kOne> place{p, set, b.begin, b.length};
+      auto x = place.template block<kSteps>(p.x);
+      const auto dy = place.template block<kSteps>(p.dy);
+      const RowStatistics s = given_statistics(p, set);
+      const Row<C> row = row_from(s, false, C());
+      normalize(x, row);
+      bool overflows = false;
+      const Sums own = warp_grad_sums<T, kSteps>(dy, x, place, row, overflows);
+      const GradPartial total = merge_team(GradPartial{own, overflows ? 1.0 : 0.0}, part, team, grads);
+      if (p.dx && exists)
+        write_gradients_of<T, kSteps>(dy, x, place, row,
+                                      row_grad<C>(p, row, total.sums, total.overflows != 0.0));
+      if (slots.sums == nullptr) continue;
+      NORMKIT_UNROLL for (int which = 0; which < 2; ++which) {
+        write_terms<T, kSteps>(dy, x, row, exists, which, sums.terms(row_at_once) + b.begin + lane());
+        if (chained && which == 0 && round + 1 == shape.rounds && threadIdx.x == 0) {
+          while (*static_cast<volatile unsigned*>(slots.done + panel) < in_panel) __nanosleep(20);
+          __threadfence();
+        }
+        __syncthreads();
+        sums.add(round, which, [&](int64_t i, C sum) {
+          if (chained) {
+            C* chain = slots.sums + (2 * panel + which) * p.n + i;
+            *chain = (in_panel == 0 ? C(0) : __ldcg(chain)) + sum;
+          } else {
+            slots.sums[(2 * tile + which) * p.n + i] = sum;
+          }
+        });
+        if (chained && which == 1 && round + 1 == shape.rounds) __threadfence();
+        __syncthreads();
+      }
+    }
+    if (chained && threadIdx.x == 0)
+      *static_cast<volatile unsigned*>(slots.done + panel) = static_cast<unsigned>(in_panel + 1);
+    tile = chained ? next_tile(shape, slots, &shared_ticket) : tile + gridDim.x;
+  }
+}
+
+// ---- the tree over the panels ----
+
+// Panels that a warp sums, for a column in each lane; a thread block has 32 warps and 32 columns.
+constexpr int kPanelsOfWarp = 16;
+constexpr int kSquareThreads = kLanes * kLanes;
+
+template <typename T>
+__global__ void __launch_bounds__(kSquareThreads, 1)
+    sum_panels(const __grid_constant__ RowsBackward p, const Compute<T>* sums, int64_t slots) {
+  using C = Compute<T>;
+  __shared__ double shared[2][kLanes][kLanes + 1];
+  const int64_t strips = divide_up(p.n, kLanes), panels = divide_up(p.rows, kPanelRows);
+  const int64_t filled = slots == 1 ? panels : divide_up(p.rows, kTileRows);
+  for (int64_t strip = blockIdx.x; strip < strips; strip += gridDim.x) {
+    const int64_t column = strip * kLanes + lane(), owned = strip * kLanes + warp();
+    WarpTree<Sums> tree;
+    for (int64_t first = 0; first < panels; first += kLanes * kPanelsOfWarp) {
+      const int64_t begin = first + warp() * kPanelsOfWarp;
+      NORMKIT_UNROLL for (int which = 0; which < 2; ++which) {
+        C chain[kPanelsOfWarp] = {};
+        NORMKIT_ROLL for (int64_t t = 0; t < slots; ++t) {
+          const C* from = sums + (2 * (begin * slots + t) + which) * p.n + column;
+          NORMKIT_UNROLL for (int k = 0; k < kPanelsOfWarp;
+                              ++k) if ((begin + k) * slots + t < filled && column < p.n) chain[k] =
+              chain[k] + from[k * 2 * slots * p.n];
+        }
+        double sum[kPanelsOfWarp];
+        NORMKIT_UNROLL for (int k = 0; k < kPanelsOfWarp; ++k) sum[k] = static_cast<double>(chain[k]);
+        const int64_t count = panels - begin;
+        NORMKIT_UNROLL for (int gap = 1; gap < kPanelsOfWarp; gap *= 2)
+            NORMKIT_UNROLL for (int k = 0; k + gap < kPanelsOfWarp; k += 2 * gap) sum[k] =
+                k + gap < count ? sum[k] + sum[k + gap] : sum[k];
+        shared[which][warp()][lane()] = sum[0];
+      }
+      __syncthreads();
+      const Sums own{shared[0][lane()][warp()], shared[1][lane()][warp()]};
+      __syncthreads();
+      const int64_t groups = divide_up(panels - first, kPanelsOfWarp);
+      const bool full = panels - first >= kLanes * kPanelsOfWarp;
+      tree.push(merge_lanes(own, static_cast<int>(full ? kLanes : groups)), full ? 9 : 0);
+    }
+    const Sums total = panels > 0 ? tree.finish() : Sums{0.0, 0.0};
+    if (lane() != 0 || owned >= p.n) continue;
+    write_gradients(p.dweight, owned, &total.first, 1, p.accumulate);
+    write_gradients(p.dbias, owned, &total.second, 1, p.accumulate);
+  }
+}
+static_assert(1 << 9 == kLanes * kPanelsOfWarp, "the rank of a round");
+
+}  // namespace gpu
+NORMKIT_END_NAMESPACE
+
+#endif  // NORMKIT_CUDA_TILES_CUH_
