@@ -103,16 +103,21 @@ class LaneOffsets<Spacing::kTwoAxes> {
   uint32_t place_, rest_, size_;
 };
 
+// By integer divisions; a call, since there are as many as steps.
+inline __device__ __noinline__ int64_t far_offset(const Axes& axes, int64_t index) {
+  return axes.offset(index);
+}
+
 template <>
 class LaneOffsets<Spacing::kAny> {
  public:
   NORMKIT_DEVICE LaneOffsets(const Axes& axes, int64_t begin, int lane)
       : axes_(axes), near_(axes.count > 2 ? Axes() : axes, begin, lane), index_(begin + lane) {}
   NORMKIT_DEVICE int64_t next() {
-    if (has_two_axes(axes_)) return near_.next();  // else by integer divisions
+    if (has_two_axes(axes_)) return near_.next();
     const int64_t index = index_;
     index_ += kLanes;
-    return axes_.offset(index);
+    return far_offset(axes_, index);
   }
 
  private:
