@@ -42,7 +42,7 @@ inline normkit::Status on_device(const normkit::Plan& plan, normkit::Workspace w
 inline size_t bytes_on_device(const normkit::Plan& plan) {
   return normkit::cuda::workspace_bytes(plan);
 }
-inline void limit_device(int64_t, int64_t) {}
+inline void limit_device(int64_t, int64_t, int64_t) {}
 }  // namespace tests
 
 #else
@@ -77,11 +77,12 @@ inline normkit::Status on_device(const normkit::Plan& plan, normkit::Workspace w
 inline size_t bytes_on_device(const normkit::Plan& plan) {
   return normkit::cuda::workspace_bytes(plan);
 }
-// How much shared memory there is, and from how many numbers on sums of tiles are chained: takes the ways
-// that a real device takes for larger arrays.
-inline void limit_device(int64_t memory, int64_t slots) {
+// How much shared memory there is, from how many numbers on sums of tiles are chained, and up to how many
+// rows short ones are not packed: takes the ways that a real device takes for larger arrays.
+inline void limit_device(int64_t memory, int64_t slots, int64_t rows) {
   on_host::most_memory = memory;
   on_host::most_slots = slots;
+  on_host::few_rows = rows;
 }
 }  // namespace tests
 #endif

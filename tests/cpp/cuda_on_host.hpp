@@ -152,7 +152,7 @@ inline Index block_index, grid_size, block_size;
 // Dynamic shared memory: of exactly the size asked for, and the most that may be asked for.
 inline std::unique_ptr<unsigned char[]> memory;
 inline int64_t most_memory = 227 * 1024;
-inline int64_t most_slots = int64_t(1) << 20;  // Launcher::most_slots
+inline int64_t most_slots = int64_t(1) << 20, few_rows = 4096;  // Launcher's
 
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, size_t bytes,
@@ -178,6 +178,10 @@ V __shfl_xor_sync(unsigned, V value, int mask) {
 template <typename V>
 V __shfl_sync(unsigned, V value, int source) {
   return on_host::block().exchange(value, static_cast<unsigned>(source));
+}
+inline int __all_sync(unsigned, int value) {
+  for (int half = 16; half > 0; half /= 2) value = __shfl_xor_sync(0u, value, half) != 0 && value != 0;
+  return value;
 }
 template <typename V>
 V atomicAdd(V* at, V value) {

@@ -219,12 +219,39 @@ TEST(Cuda, InPlaceAndAbsentArrays) {
   }
 }
 
+// Short rows, several to a warp; rows among them that are taken in double, infinite or NaN.
+TEST(Cuda, PackedRows) {
+  limit_device(227 * 1024, 1 << 20, 0);
+  for (const Operation& op : operations()) {
+    if (!op.over_rows) continue;
+    for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+      for (const Dims& d : {Dims{1, 1, 256}, Dims{7, 1, 1}, Dims{67, 1, 100}, Dims{35, 1, 255}}) {
+        for (const bool wild : {false, true}) {
+          Problem p(op, d, dtype, 17);
+          for (size_t row = 0; wild && row < size_t(d.N); ++row) {
+            const size_t at = row * size_t(d.S);
+            const double huge = dtype == DType::kF16 ? 6e4 : 3e38;
+            if (row % 7 == 1) p.x.set(at + size_t(d.S) / 2, std::nan(""));
+            if (row % 7 == 3) p.x.set(at, std::numeric_limits<double>::infinity());
+            for (size_t i = at; i < at + size_t(d.S); ++i) {
+              if (row % 7 == 2) p.x.set(i, i % 3 == 0 ? huge : -0.5 * huge);
+              if (row % 7 == 5) p.x.set(i, 1e-38 * static_cast<double>(i % 5));
+            }
+          }
+          expect_same(p, [](Arrays& a) { a.saved = true; }, wild ? "packed wild" : "packed");
+        }
+      }
+    }
+  }
+  limit_device(227 * 1024, 1 << 20, 4096);
+}
+
 // Sums over rows in each of their ways: tiles kept, tiles chained, panels by themselves; dx in the place of
 // dy.
 TEST(Cuda, ParameterSums) {
   const int64_t kMemory = 227 * 1024, kWays[][2] = {{kMemory, 1 << 20}, {kMemory, 0}, {0, 0}};
   for (const auto& way : kWays) {
-    limit_device(way[0], way[1]);
+    limit_device(way[0], way[1], 4096);
     for (const Operation& op : operations()) {
       if (!op.over_rows) continue;
       for (DType dtype : {DType::kF32, DType::kBF16}) {
@@ -251,7 +278,7 @@ TEST(Cuda, ParameterSums) {
       }
     }
   }
-  limit_device(kMemory, 1 << 20);
+  limit_device(kMemory, 1 << 20, 4096);
   // More panels than a thread block sums at a time.
   const Problem p(operations()[0], {33000, 1, 3}, DType::kF32, 16);
   ASSERT_TRUE(p.op.over_rows);
@@ -343,6 +370,7 @@ TEST(Cuda, SumThenNorm) {
       for (const bool in_place : {false, true}) {
         for (const int64_t n : {5, 768, 2100, 17011}) {
           const int64_t rows = n > 5 ? 3 : 70, size[] = {rows, n};
+          limit_device(227 * 1024, 1 << 20, in_place ? 0 : 4096);
           const RowsShape shape{1, 1, size};
           Array x(dtype, rows * n), residual(x), y(x), sum(x), dsum(x), weight(dtype, n), dweight(weight);
           Random random(13);

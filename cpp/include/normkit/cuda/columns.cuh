@@ -120,6 +120,7 @@ struct OwnedColumn {
   NORMKIT_DEVICE double wide_sum(double k) const {
     return WarpBlock<T, kBlockSteps>(n, ColumnSource<T>{x, true}).template wide_sum<kPower>(k);
   }
+  NORMKIT_DEVICE bool all(bool of_block) const { return of_block; }
 };
 
 struct MomentsScratch {

@@ -413,6 +413,7 @@ struct WarpBlock : LaneBlock<E, kSteps> {
   NORMKIT_DEVICE double wide_sum(double k) const {
     return warp_fold(wide_lane_sum<kPower, E, kSteps>(in_memory(*this), k));
   }
+  NORMKIT_DEVICE bool all(bool of_block) const { return of_block; }
   NORMKIT_DEVICE Moments<C> moments() const { return moments_of(*this, Lane::sum().folded()); }
   NORMKIT_DEVICE double sum_of_squares() const { return sum_of_squares_of(*this); }
 };

@@ -62,6 +62,15 @@ class Launcher {
 #endif
   }
 
+  // So few rows leave a device idle where a warp takes several.
+  static inline int64_t few_rows() {
+#if defined(__CUDACC__)
+    return 4096;
+#else
+    return on_host::few_rows;
+#endif
+  }
+
   // Thread blocks of `threads` for `tasks`, `each` of them to a block; kernels loop where that is too many.
   template <typename... Parameters, typename... Arguments>
   inline void run(void (*kernel)(Parameters...), int64_t tasks, int64_t each, int threads,

@@ -4,6 +4,7 @@
 #define NORMKIT_CUDA_SCHEDULE_CUH_
 
 #include "normkit/cuda/launch.cuh"
+#include "normkit/cuda/packed.cuh"
 #include "normkit/cuda/tiles.cuh"
 
 NORMKIT_BEGIN_NAMESPACE
@@ -60,6 +61,11 @@ inline int team_threads(const SetBlocks& sets) {
   return kLanes * static_cast<int>(sets.count == 1 ? kWarps : sets.count);
 }
 
+// Whether all sets have the same weight and bias.
+inline bool shares_parameters(const RowsForward& p) {
+  return (!p.weight || p.weight.outer.count == 0) && (!p.bias || p.bias.outer.count == 0);
+}
+
 // Whether the kernels know this problem's statistics.
 inline bool has_kernels(const RowsProblem& p) {
   return p.statistic == Statistic::kMoments || p.statistic == Statistic::kMeanSquare ||
@@ -96,6 +102,10 @@ inline Blocks cuts_of(const ColumnsShape& shape) {
 template <typename Source>
 inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
                          const SetBlocks& sets, RowStatistics* ready = nullptr) {
+  if constexpr (Source::kSpacing == Spacing::kOne) {
+    if (p.n <= kPackedElements && p.rows > Launcher::few_rows() && shares_parameters(p))
+      return launcher.run(&forward_packed<Source>, p.rows, kWarps * kPackedRows, kThreads, problem, ready);
+  }
   with_variant<typename Source::Type>(
       Source::kSpacing == kStraight<typename Source::Type>, sets.blocks.length, [&](auto variant) {
         if constexpr (variant.kSpacing == Source::kSpacing)

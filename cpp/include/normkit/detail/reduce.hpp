@@ -212,7 +212,8 @@ NORMKIT_INLINE Moments<C> moments_about(int n, DoublePair mean, double k, double
   return {static_cast<double>(n), mean.high, mean.low, squares - static_cast<double>(n) * missed * missed};
 }
 
-// A block by what its sweeps return: in memory, or (cuda/lanes.cuh) spread over a warp.
+// A block by what its sweeps return: in memory, or (cuda/) spread over a warp; or several, which agree on
+// all() that concerns them.
 template <typename T>
 struct MemoryBlock {
   using C = Compute<T>;
@@ -228,6 +229,7 @@ struct MemoryBlock {
   NORMKIT_INLINE double wide_sum(double k) const {
     return wide_block_sum<kPower>(x, n, k);
   }
+  NORMKIT_INLINE bool all(bool of_block) const { return of_block; }
 };
 
 // `sum` is the block's, as block_sum takes it.
@@ -239,9 +241,11 @@ NORMKIT_INLINE Moments<typename Block::C> moments_of(const Block& block, DoubleP
     const double mean = sum.high / n;
     const C k = static_cast<C>(mean);
     const double squares = block.template squares<true>(k);
-    if (!NORMKIT_LIKELY(squares_in_range(squares))) {
+    const bool in_range = squares_in_range(squares);
+    if (!NORMKIT_LIKELY(block.all(in_range))) {
       const double wide_mean = block.template wide_sum<1>(0.0) / n;  // a chain can overflow
-      return {n, wide_mean, 0.0, block.template wide_sum<2>(wide_mean)};
+      const double wide_squares = block.template wide_sum<2>(wide_mean);
+      if (!in_range) return {n, wide_mean, 0.0, wide_squares};
     }
     return moments_about<C>(block.n, {mean, 0.0}, static_cast<double>(k), squares);
   } else {
@@ -255,7 +259,11 @@ NORMKIT_INLINE double sum_of_squares_of(const Block& block) {
   using C = typename Block::C;
   const double squares = block.template squares<false>(C(0));
   if constexpr (sizeof(C) == sizeof(float)) {
-    if (!NORMKIT_LIKELY(squares_in_range(squares))) return block.template wide_sum<2>(0.0);
+    const bool in_range = squares_in_range(squares);
+    if (!NORMKIT_LIKELY(block.all(in_range))) {
+      const double wide_squares = block.template wide_sum<2>(0.0);
+      if (!in_range) return wide_squares;
+    }
   }
   return squares;
 }
