@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What runs for contiguous arrays (Spacing::kOne); the general variants may spill.
 MAIN = (
     "forward_sets<PlainSource<{type}, 0>",
+    "forward_slabs<PlainSource<{type}, 0>",
     "backward_sets_in_registers<{type}, 0",
     "apply_sets<PlainSource<{type}, 0>",
 )

@@ -42,6 +42,11 @@ inline normkit::Status on_device(const normkit::Plan& plan, normkit::Workspace w
 inline size_t bytes_on_device(const normkit::Plan& plan) {
   return normkit::cuda::workspace_bytes(plan);
 }
+// A device's shared memory is what it is.
+struct SharedMemory {
+  explicit SharedMemory(size_t) {}
+  static constexpr bool kIsLimited = false;
+};
 }  // namespace tests
 
 #else
@@ -76,6 +81,17 @@ inline normkit::Status on_device(const normkit::Plan& plan, normkit::Workspace w
 inline size_t bytes_on_device(const normkit::Plan& plan) {
   return normkit::cuda::workspace_bytes(plan);
 }
+// While it lives, no thread block can have more shared memory.
+class SharedMemory {
+ public:
+  static constexpr bool kIsLimited = true;
+  explicit SharedMemory(size_t limit) : before_(on_host::shared_memory) { on_host::shared_memory = limit; }
+  SharedMemory(const SharedMemory&) = delete;
+  ~SharedMemory() { on_host::shared_memory = before_; }
+
+ private:
+  size_t before_;
+};
 }  // namespace tests
 #endif
 

@@ -148,13 +148,22 @@ inline void Block::enter() {
 }
 
 inline Index block_index, grid_size, block_size;
+// Dynamic shared memory: of the thread block that runs, and the most that one may ask for.
+inline unsigned char* dynamic_memory = nullptr;
+inline size_t shared_memory = 227 * 1024;
 
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, const Arguments&... arguments) {
+void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, size_t bytes,
+            const Arguments&... arguments) {
   grid_size.x = grid;
   block_size.x = threads;
+  if (bytes > shared_memory) std::abort();
+  const std::unique_ptr<unsigned char[]> memory(new unsigned char[bytes]);  // aligned to 16
+  std::memset(memory.get(), 0xA5, bytes);
+  dynamic_memory = memory.get();
   const std::function<void()> run = [&] { kernel(arguments...); };
   for (block_index.x = 0; block_index.x < grid; ++block_index.x) block().run(threads, run);
+  dynamic_memory = nullptr;
 }
 
 }  // namespace on_host

@@ -26,27 +26,55 @@ class Launcher {
     return reinterpret_cast<V*>(begin);
   }
 
+  // The dynamic shared memory that a thread block can have on the current device.
+  static inline size_t shared_memory() {
+#if defined(__CUDACC__)
+    int device = 0, bytes = 0;
+    if (cudaGetDevice(&device) == cudaSuccess &&
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess)
+      return static_cast<size_t>(bytes);
+    (void)cudaGetLastError();  // not an error of the caller's
+    return kPlainMemory;
+#else
+    return on_host::shared_memory;
+#endif
+  }
+
   // Thread blocks of `threads` for `tasks`, `each` of them to a block; kernels loop where that is too many.
   template <typename... Parameters, typename... Arguments>
   inline void run(void (*kernel)(Parameters...), int64_t tasks, int64_t each, int threads,
                   const Arguments&... arguments) {
+    run_with_memory(kernel, tasks, each, threads, 0, arguments...);
+  }
+  // The same with `bytes` of dynamic shared memory, of a kernel that has no other.
+  template <typename... Parameters, typename... Arguments>
+  inline void run_with_memory(void (*kernel)(Parameters...), int64_t tasks, int64_t each, int threads,
+                              size_t bytes, const Arguments&... arguments) {
     if (rehearsal_ || tasks <= 0 || status_ != Status::kOk) return;
     const int64_t blocks = (tasks - 1) / each + 1;
     const unsigned grid = static_cast<unsigned>(blocks < kMaxGrid ? blocks : kMaxGrid);
 #if defined(__CUDACC__)
+    // All that there is, not `bytes`: a thread that launches a smaller one must not come in between.
+    if (bytes > kPlainMemory && cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     static_cast<int>(shared_memory())) != cudaSuccess) {
+      status_ = Status::kDeviceError;
+      return;
+    }
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(grid);
     config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = bytes;
     config.stream = stream_;
     if (cudaLaunchKernelEx(&config, kernel, arguments...) != cudaSuccess) status_ = Status::kDeviceError;
 #else
-    on_host::launch(kernel, grid, static_cast<unsigned>(threads), arguments...);
+    on_host::launch(kernel, grid, static_cast<unsigned>(threads), bytes, arguments...);
 #endif
   }
 
  private:
   static constexpr size_t kAlignment = 256;
   static constexpr int64_t kMaxGrid = 0x7FFFFFFF;
+  static constexpr size_t kPlainMemory = 48 * 1024;  // what kernels get without asking for more
 
   inline Launcher(Workspace workspace, cuda::Stream stream, bool rehearsal)
       : stream_(stream), rehearsal_(rehearsal) {

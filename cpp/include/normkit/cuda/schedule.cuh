@@ -5,6 +5,7 @@
 
 #include "normkit/cuda/backward.cuh"
 #include "normkit/cuda/launch.cuh"
+#include "normkit/cuda/slabs.cuh"
 
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
@@ -60,6 +61,9 @@ inline int team_threads(const SetBlocks& sets) {
   return kLanes * static_cast<int>(sets.count == 1 ? kWarps : sets.count);
 }
 
+// From so many sets on, one thread block to a set keeps a device busy; fewer large ones are spread over more.
+constexpr int64_t kMinSlabs = 64;
+
 // Whether the kernels know this problem's statistics.
 inline bool has_kernels(const RowsProblem& p) {
   return p.statistic == Statistic::kMoments || p.statistic == Statistic::kMeanSquare ||
@@ -102,6 +106,21 @@ inline void forward_team(Launcher& launcher, const typename Source::Problem& pro
           launcher.run(&forward_sets<Source, variant.kSteps>, p.rows, team_blocks(sets), team_threads(sets),
                        problem, static_cast<int>(sets.count), ready);
       });
+}
+
+// False: not for slabs.cuh, nothing is launched.
+template <typename Source>
+inline bool forward_in_slabs(Launcher& launcher, const typename Source::Problem& problem,
+                             const RowsForward& p, const SetBlocks& sets) {
+  if constexpr (Source::kSpacing == Spacing::kOne) {
+    if (p.rows < kMinSlabs || sets.fold != 1 || !is_straight(problem, sets.blocks.unit())) return false;
+    const size_t bytes = Slab<typename Source::Element>::bytes(sets.n, sets.count);
+    if (bytes > Launcher::shared_memory()) return false;
+    launcher.run_with_memory(&forward_slabs<Source>, p.rows, 1, kSlabThreads, bytes, problem);
+    return true;
+  } else {
+    return false;
+  }
 }
 
 // `p` is the problem's rows; p.ready receives the statistics.
@@ -181,6 +200,7 @@ inline void forward(Launcher& launcher, RowsForward p) {
       });
   }
   if (columns == nullptr && fits_team(sets)) return forward_in_registers<T>(launcher, p, sets);
+  if (columns == nullptr && forward_in_slabs<PlainSource<T, kStraight<T>>>(launcher, p, p, sets)) return;
   statistics_in_phases<T>(launcher, p, sets, columns);
   apply<T>(launcher, p, columns);
 }
@@ -205,6 +225,7 @@ inline void add_forward(Launcher& launcher, AddNormForward problem) {
       return forward_team<SumSource<T, E, kStraight<T>>>(launcher, problem, p, sets);
     return forward_team<SumSource<T, E, Spacing::kAny>>(launcher, problem, p, sets);
   }
+  if (forward_in_slabs<SumSource<T, E, kStraight<T>>>(launcher, problem, p, sets)) return;
   if constexpr (sizeof(T) == sizeof(E)) {
     const Blocks cuts = cuts_of(p);
     launcher.run(&add_sets<T>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);
