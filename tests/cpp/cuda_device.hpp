@@ -42,7 +42,14 @@ inline normkit::Status on_device(const normkit::Plan& plan, normkit::Workspace w
 inline size_t bytes_on_device(const normkit::Plan& plan) {
   return normkit::cuda::workspace_bytes(plan);
 }
-inline void limit_device(int64_t, int64_t, int64_t) {}
+// A real device is as it is.
+struct Limits {
+  int64_t memory = 0, slots = 0, few_rows = 0;
+};
+struct Limited {
+  explicit Limited(Limits) {}
+  static constexpr bool kIsLimited = false;
+};
 }  // namespace tests
 
 #else
@@ -77,13 +84,19 @@ inline normkit::Status on_device(const normkit::Plan& plan, normkit::Workspace w
 inline size_t bytes_on_device(const normkit::Plan& plan) {
   return normkit::cuda::workspace_bytes(plan);
 }
-// How much shared memory there is, from how many numbers on sums of tiles are chained, and up to how many
-// rows short ones are not packed: takes the ways that a real device takes for larger arrays.
-inline void limit_device(int64_t memory, int64_t slots, int64_t rows) {
-  on_host::most_memory = memory;
-  on_host::most_slots = slots;
-  on_host::few_rows = rows;
-}
+// While it lives, there is so much shared memory, sums of tiles are chained from so many numbers on, short
+// rows packed above so many: takes the ways that a real device takes for larger arrays.
+using on_host::Limits;
+class Limited {
+ public:
+  static constexpr bool kIsLimited = true;
+  explicit Limited(const Limits& limits) : before_(on_host::limits) { on_host::limits = limits; }
+  Limited(const Limited&) = delete;
+  ~Limited() { on_host::limits = before_; }
+
+ private:
+  Limits before_;
+};
 }  // namespace tests
 #endif
 

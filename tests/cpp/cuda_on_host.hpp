@@ -148,18 +148,23 @@ inline void Block::enter() {
 }
 
 inline Index block_index, grid_size, block_size;
-
-// Dynamic shared memory: of exactly the size asked for, and the most that may be asked for.
+// Dynamic shared memory, of exactly the size asked for.
 inline std::unique_ptr<unsigned char[]> memory;
-inline int64_t most_memory = 227 * 1024;
-inline int64_t most_slots = int64_t(1) << 20, few_rows = 4096;  // Launcher's
+
+// What the kernels' Launcher takes for the device's.
+struct Limits {
+  int64_t memory = 227 * 1024, slots = int64_t(1) << 20, few_rows = 4096;
+};
+inline Limits limits;
 
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, size_t bytes,
             const Arguments&... arguments) {
   grid_size.x = grid;
   block_size.x = threads;
+  if (static_cast<int64_t>(bytes) > limits.memory) std::abort();
   memory.reset(new unsigned char[bytes]);
+  std::memset(memory.get(), 0xA5, bytes);
   const std::function<void()> run = [&] { kernel(arguments...); };
   for (block_index.x = 0; block_index.x < grid; ++block_index.x) block().run(threads, run);
 }

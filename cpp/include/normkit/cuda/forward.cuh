@@ -1,8 +1,8 @@
 // Forward over sets that are runs: a warp takes a block.
 //
 // Where a team of at most kMaxTeam warps holds a whole set in registers, one kernel reads it once, takes its
-// statistics and writes y (forward_sets). Larger sets take three: the moments of each block, the statistics
-// of each set, y. The bits are those of rows.hpp.
+// statistics and writes y (forward_sets). Sets that are larger, and do not fit in shared memory (slabs.cuh),
+// take three: the moments of each block, the statistics of each set, y. The bits are those of rows.hpp.
 #ifndef NORMKIT_CUDA_FORWARD_CUH_
 #define NORMKIT_CUDA_FORWARD_CUH_
 
@@ -74,6 +74,16 @@ struct SumSource {
 };
 
 // ---- one block ----
+
+// Of the elements begin .. begin+n-1 of a set, read once.
+template <typename Source, int kSteps>
+NORMKIT_DEVICE WarpBlock<typename Source::Element, kSteps> taken_block(
+    const typename Source::Problem& problem, int64_t set, int64_t begin, int n) {
+  Source source(problem, set, begin, n);
+  const WarpBlock<typename Source::Element, kSteps> x(n, source);
+  x.each_part([&](int part) { source.keep(x.value[part]); });
+  return x;
+}
 
 // Where y of one lane goes, and what it is multiplied by and added to.
 template <typename T, Spacing kElements, Spacing kParameters>
@@ -263,16 +273,13 @@ template <typename Source, int kSteps>
 __global__ void __launch_bounds__(kTeamThreads, kSteps > 8 ? 2 : 3)
     forward_sets(const __grid_constant__ typename Source::Problem problem, int team, RowStatistics* ready) {
   using T = typename Source::Type;
-  using E = typename Source::Element;
   using C = Compute<T>;
   __shared__ SetPartial<C> shared[kMaxTeam];
   const RowsForward& p = Source::rows(problem);
   const TeamPlace own(team);
   for (int64_t set = own.first; set < p.rows; set += own.stride) {
     const Blocks b = Blocks(p).at(own.part);
-    Source source(problem, set, b.begin, b.length);
-    const WarpBlock<E, kSteps> x(b.length, source);
-    x.each_part([&](int part) { source.keep(x.value[part]); });
+    const auto x = taken_block<Source, kSteps>(problem, set, b.begin, b.length);
     const RowStatistics s = team_statistics(p, set, x, own.part, team, shared);
     if (own.part == 0 && lane() == 0) {
       save(p, set, s);
@@ -356,9 +363,7 @@ __global__ void __launch_bounds__(kThreads, Source::kSpacing == Spacing::kOne ? 
     const Row<C> row = row_from(given_statistics(p, set), false, C());
     for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
       const int length = b.length - at < kStepsAtOnce * kLanes ? b.length - at : kStepsAtOnce * kLanes;
-      Source source(problem, set, b.begin + at, length);
-      const WarpBlock<typename Source::Element, kStepsAtOnce> x(length, source);
-      x.each_part([&](int part) { source.keep(x.value[part]); });
+      const auto x = taken_block<Source, kStepsAtOnce>(problem, set, b.begin + at, length);
       write_block<T, Source::kSpacing>(p, set, b.begin + at, x, row);
     }
   });

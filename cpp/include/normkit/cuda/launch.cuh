@@ -40,16 +40,17 @@ class Launcher {
     return begin;
   }
 
-  // How much shared memory a thread block of the current device can have.
+  // How much dynamic shared memory a thread block of the current device can have.
   static inline int64_t shared_memory() {
 #if defined(__CUDACC__)
     int device = 0, bytes = 0;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
-      return kPlainMemory;
-    return bytes;
+    if (cudaGetDevice(&device) == cudaSuccess &&
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess)
+      return bytes - kStaticMemory;
+    (void)cudaGetLastError();  // not an error of the caller's
+    return kPlainMemory;
 #else
-    return on_host::most_memory;
+    return on_host::limits.memory;
 #endif
   }
 
@@ -58,7 +59,7 @@ class Launcher {
 #if defined(__CUDACC__)
     return int64_t(1) << 20;
 #else
-    return on_host::most_slots;
+    return on_host::limits.slots;
 #endif
   }
 
@@ -67,7 +68,7 @@ class Launcher {
 #if defined(__CUDACC__)
     return 4096;
 #else
-    return on_host::few_rows;
+    return on_host::limits.few_rows;
 #endif
   }
 
@@ -85,16 +86,18 @@ class Launcher {
     const int64_t blocks = (tasks - 1) / each + 1;
     const unsigned grid = static_cast<unsigned>(blocks < kMaxGrid ? blocks : kMaxGrid);
 #if defined(__CUDACC__)
+    // All that there is, not `bytes`: a thread that launches a smaller one must not come in between.
+    if (bytes > kPlainMemory && cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     static_cast<int>(shared_memory())) != cudaSuccess) {
+      status_ = Status::kDeviceError;
+      return;
+    }
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(grid);
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.dynamicSmemBytes = static_cast<size_t>(bytes);
     config.stream = stream_;
-    if (bytes > kPlainMemory && cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                     static_cast<int>(bytes)) != cudaSuccess)
-      status_ = Status::kDeviceError;
-    else if (cudaLaunchKernelEx(&config, kernel, arguments...) != cudaSuccess)
-      status_ = Status::kDeviceError;
+    if (cudaLaunchKernelEx(&config, kernel, arguments...) != cudaSuccess) status_ = Status::kDeviceError;
 #else
     on_host::launch(kernel, grid, static_cast<unsigned>(threads), static_cast<size_t>(bytes), arguments...);
 #endif
@@ -103,7 +106,8 @@ class Launcher {
  private:
   static constexpr size_t kAlignment = 256;
   static constexpr int64_t kMaxGrid = 0x7FFFFFFF;
-  static constexpr int64_t kPlainMemory = 48 * 1024;  // more must be asked for
+  // Of shared memory: what kernels have besides, at most; what they get without asking for more.
+  static constexpr int64_t kStaticMemory = 2 * 1024, kPlainMemory = 48 * 1024 - kStaticMemory;
 
   inline Launcher(Workspace workspace, cuda::Stream stream, bool rehearsal)
       : stream_(stream), rehearsal_(rehearsal) {

@@ -5,6 +5,7 @@
 
 #include "normkit/cuda/launch.cuh"
 #include "normkit/cuda/packed.cuh"
+#include "normkit/cuda/slabs.cuh"
 #include "normkit/cuda/tiles.cuh"
 
 NORMKIT_BEGIN_NAMESPACE
@@ -66,6 +67,9 @@ inline bool shares_parameters(const RowsForward& p) {
   return (!p.weight || p.weight.outer.count == 0) && (!p.bias || p.bias.outer.count == 0);
 }
 
+// From so many sets on, one thread block to a set keeps a device busy; fewer large ones are spread over more.
+constexpr int64_t kMinSlabs = 64;
+
 // Whether the kernels know this problem's statistics.
 inline bool has_kernels(const RowsProblem& p) {
   return p.statistic == Statistic::kMoments || p.statistic == Statistic::kMeanSquare ||
@@ -112,6 +116,21 @@ inline void forward_team(Launcher& launcher, const typename Source::Problem& pro
           launcher.run(&forward_sets<Source, variant.kSteps>, p.rows, team_blocks(sets), team_threads(sets),
                        problem, static_cast<int>(sets.count), ready);
       });
+}
+
+// False: not for slabs.cuh, nothing is launched.
+template <typename Source>
+inline bool forward_in_slabs(Launcher& launcher, const typename Source::Problem& problem,
+                             const RowsForward& p, const SetBlocks& sets) {
+  if constexpr (Source::kSpacing == Spacing::kOne) {
+    if (p.rows < kMinSlabs || sets.fold != 1 || !is_straight(problem, sets.blocks.unit())) return false;
+    const int64_t bytes = Slab<typename Source::Element>::bytes(sets.n, sets.count);
+    if (bytes > Launcher::shared_memory()) return false;
+    launcher.run_with_memory(bytes, &forward_slabs<Source>, p.rows, 1, kSlabThreads, problem);
+    return true;
+  } else {
+    return false;
+  }
 }
 
 // `p` is the problem's rows; p.ready receives the statistics.
@@ -191,6 +210,7 @@ inline void forward(Launcher& launcher, RowsForward p) {
       });
   }
   if (columns == nullptr && fits_team(sets)) return forward_in_registers<T>(launcher, p, sets);
+  if (columns == nullptr && forward_in_slabs<PlainSource<T, kStraight<T>>>(launcher, p, p, sets)) return;
   statistics_in_phases<T>(launcher, p, sets, columns);
   apply<T>(launcher, p, columns);
 }
@@ -215,6 +235,7 @@ inline void add_forward(Launcher& launcher, AddNormForward problem) {
       return forward_team<SumSource<T, E, kStraight<T>>>(launcher, problem, p, sets);
     return forward_team<SumSource<T, E, Spacing::kAny>>(launcher, problem, p, sets);
   }
+  if (forward_in_slabs<SumSource<T, E, kStraight<T>>>(launcher, problem, p, sets)) return;
   if constexpr (sizeof(T) == sizeof(E)) {
     const Blocks cuts = cuts_of(p);
     launcher.run(&add_sets<T>, p.rows * cuts.count(), kWarps, kThreads, problem, cuts);

@@ -69,7 +69,7 @@ struct LaneTotal<double> {
 template <typename V>
 NORMKIT_DEVICE V* dynamic_memory() {
 #if defined(__CUDACC__)
-  extern __shared__ double normkit_dynamic_memory[];
+  extern __shared__ __align__(16) unsigned char normkit_dynamic_memory[];
   return reinterpret_cast<V*>(normkit_dynamic_memory);
 #else
   return reinterpret_cast<V*>(on_host::memory.get());
