@@ -13,6 +13,7 @@ namespace gpu {
 // Steps of a whole block, and steps that are read or written together.
 constexpr int kBlockSteps = kBlock / kLanes;
 constexpr int kStepsAtOnce = 8;
+constexpr int kLastStep = (kStepsAtOnce - 1) * kLanes;
 
 // Values of so many steps. A struct: nvcc lets arrays of different functions share one place in memory, and
 // where one of them is walked by a loop, all of them stay there.
@@ -150,18 +151,27 @@ class LaneElements {
     left_ -= kLanes;
     return at;
   }
+  // Where all eight exist, which is nearly everywhere, nothing else is asked.
   NORMKIT_DEVICE void read(Values<C>& to) {
-    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
-      const bool exists = more();
-      const T* const at = next();
-      to[s] = exists ? detail::read<C>(at) : C(0);
+    if (left_ > kLastStep) {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = detail::read<C>(next());
+    } else {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+        const bool exists = more();
+        const T* const at = next();
+        to[s] = exists ? detail::read<C>(at) : C(0);
+      }
     }
   }
   NORMKIT_DEVICE void write(const Values<C>& from) {
-    NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
-      const bool exists = more();
-      T* const at = next();
-      if (exists) detail::write(at, from[s]);
+    if (left_ > kLastStep) {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) detail::write(next(), from[s]);
+    } else {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+        const bool exists = more();
+        T* const at = next();
+        if (exists) detail::write(at, from[s]);
+      }
     }
   }
 
@@ -191,14 +201,16 @@ class LaneParameter {
         row_(operand && operand.outer.count != 0 ? operand.outer.offset(set) : 0),
         index_(begin + lane),
         left_(n - lane),
-        plus_(offset == 0.0 ? C(-0.0) : static_cast<C>(offset)),
+        plus_(static_cast<C>(offset)),
         constant_(static_cast<C>(missing)),
         kind_(kConstant),
-        is_float_(operand.dtype == DType::kF32) {
+        is_float_(operand.dtype == DType::kF32),
+        is_shifted_(offset != 0.0) {
     if (!operand || !wanted) return;
     if (axes_.constant(begin, n)) {
       const int64_t at = row_ + axes_.offset(begin);
-      constant_ = (is_float_ ? value<float>(at) : value<T>(at)) + plus_;
+      constant_ = is_float_ ? value<float>(at) : value<T>(at);
+      if (is_shifted_) constant_ = constant_ + plus_;
     } else {
       kind_ = axes_.contiguous() ? kSideBySide : kSpaced;
     }
@@ -213,6 +225,9 @@ class LaneParameter {
       read<float>(to);
     else
       read<T>(to);
+    if (is_shifted_) {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = to[s] + plus_;
+    }
     index_ += kStepsAtOnce * kLanes;
     left_ -= kStepsAtOnce * kLanes;
   }
@@ -226,14 +241,13 @@ class LaneParameter {
   }
   template <typename From>
   NORMKIT_DEVICE void read(Values<C>& to) const {
-    if (kind_ == kSideBySide) {
-      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] =
-          left_ > s * kLanes ? value<From>(row_ + index_ + s * kLanes) + plus_ : C(0);
+    if (kind_ == kSideBySide && left_ > kLastStep) {
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) to[s] = value<From>(row_ + index_ + s * kLanes);
     } else {
       LaneOffsets<kSpacing> offsets(axes_, index_, 0);
       NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
         const int64_t at = row_ + offsets.next();
-        to[s] = left_ > s * kLanes ? value<From>(at) + plus_ : C(0);
+        to[s] = left_ > s * kLanes ? value<From>(at) : C(0);
       }
     }
   }
@@ -242,9 +256,10 @@ class LaneParameter {
   const Axes& axes_;
   int64_t row_, index_;
   int left_;
-  C plus_, constant_;  // plus_: x + -0 is x
+  C plus_, constant_;
   Kind kind_;
   bool is_float_;  // else they have the elements' type
+  bool is_shifted_;
 };
 
 // ---- a block in registers ----
@@ -266,6 +281,8 @@ struct LaneBlock {
   NORMKIT_DEVICE C& at(int step) { return value[step / kStepsAtOnce][step % kStepsAtOnce]; }
   NORMKIT_DEVICE C at(int step) const { return value[step / kStepsAtOnce][step % kStepsAtOnce]; }
   NORMKIT_DEVICE bool has(int step) const { return step * kLanes + lane < n; }
+  // Whether every lane has an element in each step of a part.
+  NORMKIT_DEVICE bool is_full(int part) const { return (part + 1) * kStepsAtOnce * kLanes <= n; }
   // visit(part) of the eight steps that have elements.
   template <typename Visit>
   NORMKIT_DEVICE void each_part(const Visit& visit) const {
@@ -278,7 +295,15 @@ struct LaneBlock {
       return chained_sum<1, false>(C(0));
     } else {
       LaneTotal<C> total;
-      NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) if (has(s)) total.add(static_cast<double>(at(s)));
+      each_part([&](int part) {
+        if (is_full(part)) {
+          NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s)
+              total.add(static_cast<double>(value[part][s]));
+        } else {
+          NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) if (has(part * kStepsAtOnce + s))
+              total.add(static_cast<double>(value[part][s]));
+        }
+      });
       return total;
     }
   }
@@ -291,22 +316,36 @@ struct LaneBlock {
   // chained_sum_inline: whole steps in chains of kChain, the last elements by themselves.
   template <int kPower, bool kCentred>
   NORMKIT_DEVICE LaneTotal<C> chained_sum(C k) const {
-    const int whole = n / kLanes;
+    static_assert(kStepsAtOnce % kChain == 0, "no chain goes from one part to the next");
     LaneTotal<C> total;
-    C chain = C(0);
-    NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
-      const C a = kCentred ? at(s) - k : at(s);
-      const C term = kPower == 2 ? a * a : a;
-      if (s < whole) {
-        chain = chain + term;
-        if (s % kChain == kChain - 1 || s + 1 == whole) {
+    each_part([&](int part) {
+      const int whole = is_full(part) ? kStepsAtOnce : n / kLanes - part * kStepsAtOnce;
+      C chain = C(0);
+      const auto term = [&](int s) {
+        const C a = kCentred ? value[part][s] - k : value[part][s];
+        return kPower == 2 ? a * a : a;
+      };
+      if (whole == kStepsAtOnce) {
+        NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+          chain = chain + term(s);
+          if (s % kChain != kChain - 1) continue;
           total.add(static_cast<double>(chain));
           chain = C(0);
         }
-      } else if (has(s)) {
-        total.add(static_cast<double>(term));
+        return;
       }
-    }
+      NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
+        if (s < whole) {
+          chain = chain + term(s);
+          if (s % kChain == kChain - 1 || s + 1 == whole) {
+            total.add(static_cast<double>(chain));
+            chain = C(0);
+          }
+        } else if (has(part * kStepsAtOnce + s)) {
+          total.add(static_cast<double>(term(s)));
+        }
+      }
+    });
     return total;
   }
 };

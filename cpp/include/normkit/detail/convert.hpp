@@ -41,6 +41,24 @@ NORMKIT_INLINE float to_float(BFloat16 h) {
   return float_of(static_cast<uint32_t>(h.bits) << 16);
 }
 
+#if defined(__CUDA_ARCH__)
+// On a device these are one instruction, exact or to nearest even, with subnormals (PTX ISA, cvt).
+NORMKIT_INLINE float to_float(Float16 h) {
+  float v;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(h.bits));
+  return v;
+}
+NORMKIT_INLINE BFloat16 to_bfloat16(float v) {
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+  return BFloat16{v == v ? bits : uint16_t(0x7FC0)};
+}
+NORMKIT_INLINE Float16 to_float16(float v) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+  return Float16{v == v ? bits : uint16_t(0x7E00)};
+}
+#else
 NORMKIT_INLINE float to_float(Float16 h) {
   const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(h.bits & 0x7FFF);
@@ -70,6 +88,7 @@ NORMKIT_INLINE Float16 to_float16(float v) {
   const uint32_t rebiased = magnitude - (112u << 23);
   return Float16{static_cast<uint16_t>(sign | ((rebiased + 0xFFFu + ((rebiased >> 13) & 1u)) >> 13))};
 }
+#endif
 
 // read<C>: one element in the compute type C (float or double). write: one element, rounded once from C; NaN
 // becomes canonical.
