@@ -227,7 +227,8 @@ TEST(Cuda, PackedRows) {
   for (const Operation& op : operations()) {
     if (!op.over_rows) continue;
     for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-      for (const Dims& d : {Dims{1, 1, 256}, Dims{7, 1, 1}, Dims{67, 1, 100}, Dims{35, 1, 255}}) {
+      for (const Dims& d :
+           {Dims{1, 1, 256}, Dims{7, 1, 1}, Dims{67, 1, 100}, Dims{35, 1, 255}, Dims{19, 1, 1000}}) {
         for (const bool wild : {false, true}) {
           Problem p(op, d, dtype, 17);
           for (size_t row = 0; wild && row < size_t(d.N); ++row) {

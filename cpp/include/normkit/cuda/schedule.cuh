@@ -107,8 +107,13 @@ template <typename Source>
 inline void forward_team(Launcher& launcher, const typename Source::Problem& problem, const RowsForward& p,
                          const SetBlocks& sets, RowStatistics* ready = nullptr) {
   if constexpr (Source::kSpacing == Spacing::kOne) {
-    if (p.n <= kPackedElements && p.rows > Launcher::few_rows() && shares_parameters(p))
-      return launcher.run(&forward_packed<Source>, p.rows, kWarps * kPackedRows, kThreads, problem, ready);
+    if (sets.count == 1 && p.rows > Launcher::few_rows() && shares_parameters(p))
+      return with_variant<typename Source::Type>(true, sets.blocks.length, [&](auto variant) {
+        if constexpr (variant.kSpacing == Spacing::kOne)
+          launcher.run(&forward_packed<Source, variant.kSteps>, p.rows,
+                       packed_warps(variant.kSteps) * packed_rows(variant.kSteps),
+                       packed_warps(variant.kSteps) * kLanes, problem, ready);
+      });
   }
   with_variant<typename Source::Type>(
       Source::kSpacing == kStraight<typename Source::Type>, sets.blocks.length, [&](auto variant) {
