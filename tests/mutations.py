@@ -40,7 +40,8 @@ OWN_SOURCES = {
     "strips.hpp": ["scratch_test.cpp"],
     "../cuda/lanes.cuh": ["cuda_test.cpp"],
     "../cuda/warp.cuh": ["cuda_test.cpp"],
-    "../cuda/backward.cuh": ["cuda_test.cpp"],
+    "../cuda/packed.cuh": ["cuda_test.cpp"],
+    "../cuda/tiles.cuh": ["cuda_test.cpp"],
 }
 FLAGS = ["-std=c++17", "-O1", "-fopenmp", "-w"]
 
@@ -212,10 +213,28 @@ MUTATIONS = [
         "lane() + gap < count - 1) partial",
     ),
     Mutation(
-        "CUDA: panels beyond the first 32 start anew",
-        "../cuda/backward.cuh",
-        "tree.push(merge_lanes(own, count), count == kLanes ? 5 : 0);",
-        "tree = {}, tree.push(merge_lanes(own, count), count == kLanes ? 5 : 0);",
+        "CUDA: a thread block merges its warps' partials at the wrong rank",
+        "../cuda/warp.cuh",
+        "n == kRound ? kTeamRank : 0);",
+        "0);",
+    ),
+    Mutation(
+        "CUDA: panels beyond the first 512 start anew",
+        "../cuda/tiles.cuh",
+        "      tree.push(merge_lanes(own, static_cast<int>(full ? kLanes : groups)), full ? 9 : 0);",
+        "      tree = {}, tree.push(merge_lanes(own, static_cast<int>(full ? kLanes : groups)), full ? 9 : 0);",
+    ),
+    Mutation(
+        "CUDA: a tile forgets the chain of its panel",
+        "../cuda/tiles.cuh",
+        "(in_panel == 0 ? C(0) : __ldcg(chain)) + sum",
+        "C(0) + sum",
+    ),
+    Mutation(
+        "CUDA: packed rows take each other's sums",
+        "../cuda/packed.cuh",
+        "return (upper ? second : first) +",
+        "return (upper ? first : second) +",
     ),
     Mutation(
         "window shifted by one for even sizes",

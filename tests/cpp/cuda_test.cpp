@@ -80,6 +80,24 @@ TEST(Cuda, Shapes) {
   }
 }
 
+// So many blocks that a thread block merges them, and more than it takes at a time.
+TEST(Cuda, LongRows) {
+  for (const Operation& op : operations()) {
+    if (!op.over_rows) continue;
+    for (const int64_t n : {40000, 600000}) {
+      for (DType dtype : kDTypes) {
+        if (n > 40000 && dtype != DType::kF32) continue;
+        const Problem p(op, {1, 1, n}, dtype, 18);
+        const auto without_sums = [](Arrays& a) {
+          a.saved = true;
+          a.dweight = a.dbias = nullptr;
+        };
+        expect_same(p, without_sums, "long");
+      }
+    }
+  }
+}
+
 TEST(Cuda, RecomputedStatistics) {
   for (const Operation& op : operations()) {
     for (DType dtype : {DType::kF32, DType::kF64, DType::kBF16}) {

@@ -4,8 +4,9 @@
 // normkit::layer_norm, with device pointers (sizes and strides stay in host memory). The call enqueues
 // kernels on the stream and returns: it neither allocates nor synchronizes, and may be captured into a graph.
 // The workspace is device memory of at least *_workspace_bytes(shape, args); it and the arrays must live
-// until the kernels have run. The stream's device must be the calling thread's current one. Any Plan of these
-// operations may be enqueued by itself: execute(plan, ...).
+// until the kernels have run. The stream's device must be the calling thread's current one, also when the
+// size of the workspace is asked for: it depends on the device. Any Plan of these operations may be enqueued
+// by itself: execute(plan, ...).
 //
 // Rows, sets, checks and formulas are those of the CPU: the plan is the same, and another backend runs it.
 // Build: CMake option NORMKIT_CUDA, target normkit::cuda.

@@ -322,19 +322,22 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// A warp takes a set; `ready` keeps what is applied later, or is null.
+// A team takes a set; `ready` keeps what is applied later, or is null.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     statistics_of_sets(const __grid_constant__ RowsForward p, const __grid_constant__ SetBlocks sets,
-                       const Moments<Compute<T>>* partials, RowStatistics* ready) {
+                       int team, const Moments<Compute<T>>* partials, RowStatistics* ready) {
   using C = Compute<T>;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
-  for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
+  __shared__ SetPartial<C> shared[kTeamGroups];
+  const TeamPlace own(team);
+  for (int64_t set = own.first; set < p.rows; set += own.stride) {
     WarpTree<SetPartial<C>> tree;
     for (int64_t c = 0; c < sets.fold; ++c) {
       const Moments<C>* from = partials + (set * sets.fold + c) * sets.count;
-      tree.push(merge_all<SetPartial<C>>(sets.count, [&](int64_t b) { return set_partial(p, from[b]); }));
+      tree.push(merge_all_by_team<SetPartial<C>>(sets.count, own.part, team, shared,
+                                                 [&](int64_t b) { return set_partial(p, from[b]); }));
     }
+    if (own.part != 0) continue;
     const RowStatistics s = checked_statistics(p, set, tree.finish().moments);
     if (lane() != 0) continue;
     save(p, set, s);

@@ -62,6 +62,11 @@ inline int team_threads(const SetBlocks& sets) {
   return kLanes * static_cast<int>(sets.count == 1 ? kWarps : sets.count);
 }
 
+// Of warps that merge the partials of a set: these are chains of divisions.
+inline int merging_team(const SetBlocks& sets) {
+  return sets.count > kLanes ? kWarps : 1;
+}
+
 // Whether all sets have the same weight and bias.
 inline bool shares_parameters(const RowsForward& p) {
   return (!p.weight || p.weight.outer.count == 0) && (!p.bias || p.bias.outer.count == 0);
@@ -154,7 +159,9 @@ inline void forward_in_phases(Launcher& launcher, typename Source::Problem probl
   }
   if (columns == nullptr)
     launcher.run(&block_moments_of_sets<Source>, tasks, kWarps, kThreads, problem, sets, partials);
-  launcher.run(&statistics_of_sets<T>, p.rows, kWarps, kThreads, p, sets, partials, ready);
+  const int team = merging_team(sets);
+  launcher.run(&statistics_of_sets<T>, p.rows, team == 1 ? kWarps : 1, kThreads, p, sets, team, partials,
+               ready);
   p.ready = ready;
 }
 

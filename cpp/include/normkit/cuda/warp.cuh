@@ -137,6 +137,34 @@ NORMKIT_DEVICE Partial merge_all(int64_t count, const At& at) {
   return tree.finish();
 }
 
+// The same by a team, one warp or the eight of a thread block, each of which takes 32 partials at a time; the
+// first warp has the result. shared: kTeamGroups.
+constexpr int kTeamGroups = 8, kTeamRank = 8;
+static_assert(1 << kTeamRank == kTeamGroups * kLanes, "the rank of a round");
+
+template <typename Partial, typename At>
+NORMKIT_DEVICE Partial merge_all_by_team(int64_t count, int part, int team, Partial* shared, const At& at) {
+  if (team == 1) return merge_all<Partial>(count, at);
+  constexpr int64_t kRound = kTeamGroups * kLanes;
+  WarpTree<Partial> tree;
+  for (int64_t first = 0; first < count; first += kRound) {
+    const int n = static_cast<int>(count - first < kRound ? count - first : kRound);
+    const int groups = (n + kLanes - 1) / kLanes;
+    for (int g = part; g < groups; g += team) {
+      const int left = n - g * kLanes, taken = left < kLanes ? left : kLanes;
+      const Partial own = lane() < taken ? at(first + g * kLanes + lane()) : Partial{};
+      const Partial merged = merge_lanes(own, taken);
+      if (lane() == 0) shared[g] = merged;
+    }
+    __syncthreads();
+    if (part == 0)
+      tree.push(merge_all<Partial>(groups, [&](int64_t g) { return shared[g]; }),
+                n == kRound ? kTeamRank : 0);
+    __syncthreads();
+  }
+  return part == 0 ? tree.finish() : Partial{};
+}
+
 }  // namespace gpu
 NORMKIT_END_NAMESPACE
 
