@@ -22,6 +22,7 @@ MAIN = (
     "forward_packed<PlainSource<{type}, 0>",
     "forward_slabs<PlainSource<{type}, 0>",
     "backward_tiles<{type}",
+    "backward_slabs<{type}",
     "apply_sets<PlainSource<{type}, 0>",
 )
 TYPES = {"f32": "float", "f16": "normkit::Float16", "bf16": "normkit::BFloat16"}

@@ -42,6 +42,8 @@ OWN_SOURCES = {
     "../cuda/warp.cuh": ["cuda_test.cpp"],
     "../cuda/packed.cuh": ["cuda_test.cpp"],
     "../cuda/tiles.cuh": ["cuda_test.cpp"],
+    "../cuda/backward.cuh": ["cuda_test.cpp"],
+    "../cuda/slabs.cuh": ["cuda_test.cpp"],
 }
 FLAGS = ["-std=c++17", "-O1", "-fopenmp", "-w"]
 
@@ -235,6 +237,24 @@ MUTATIONS = [
         "../cuda/packed.cuh",
         "return (upper ? second : first) +",
         "return (upper ? first : second) +",
+    ),
+    Mutation(
+        "CUDA: blocks of a set in shared memory merged in reverse",
+        "../cuda/slabs.cuh",
+        "return slab.partials[i]; }",
+        "return slab.partials[count - 1 - i]; }",
+    ),
+    Mutation(
+        "CUDA: a set in shared memory forgets that its gradients leave float",
+        "../cuda/slabs.cuh",
+        "slab.partials[i] = {sums, overflows ? 1.0 : 0.0};",
+        "slab.partials[i] = {sums, 0.0};",
+    ),
+    Mutation(
+        "CUDA: channels of a set added in reverse",
+        "../cuda/backward.cuh",
+        "total = merge(total, from_lane(own, c));",
+        "total = merge(total, from_lane(own, n - 1 - c));",
     ),
     Mutation(
         "window shifted by one for even sizes",

@@ -56,7 +56,7 @@ void expect_same(const Problem& p, const std::function<void(Arrays&)>& change, c
 std::vector<Dims> shapes(const Operation& op) {
   // Rows of one block and of several; more blocks than a team of warps; more panels than a warp has lanes.
   if (op.over_rows) return {{1, 1, 1}, {130, 1, 257}, {5, 1, 2100}, {2, 1, 17011}, {2100, 1, 3}};
-  return {{3, 6, 1, 2}, {2, 40, 35, 4}, {3, 9, 1100, 3}, {70, 20, 9, 5}, {1, 2, 17011, 2}};
+  return {{3, 6, 1, 2}, {2, 40, 35, 4}, {3, 9, 1100, 3}, {70, 20, 9, 5}, {1, 2, 17011, 2}, {1, 34, 1025}};
 }
 
 TEST(Cuda, GoldenHashes) {
@@ -443,176 +443,6 @@ TEST(Cuda, SumThenNorm) {
   }
 }
 
-// ---- sets in shared memory: 64 or more, of more than 8 blocks each ----
-
-using Bundle = std::vector<Array>;
-
-ConstView in(const Array& a) {
-  return {a.bytes.data(), a.dtype};
-}
-View out(Array& a) {
-  return {a.bytes.data(), a.dtype};
-}
-
-// A call on copies of the arrays: on the CPU, on the device, and there with too little shared memory, which
-// takes more workspace.
-void expect_same_slabs(const Bundle& arrays, const std::function<Status(Bundle&, Plan*)>& plan_of,
-                       const std::string& what) {
-  const auto same = [](const Bundle& a, const Bundle& b) {
-    for (size_t i = 0; i < a.size(); ++i)
-      if (a[i].bytes != b[i].bytes) return false;
-    return true;
-  };
-  Bundle cpu(arrays), device(arrays), without(arrays);
-  Plan plan;
-  ASSERT_EQ(plan_of(cpu, &plan), Status::kOk) << what;
-  execute(plan);
-  ASSERT_EQ(plan_of(device, &plan), Status::kOk) << what;
-  const size_t bytes = bytes_on_device(plan);
-  ASSERT_EQ(on_device(plan), Status::kOk) << what;
-  EXPECT_TRUE(same(cpu, device)) << what;
-  Limits small;
-  small.memory = 8 * 1024;
-  const Limited limit(small);
-  ASSERT_EQ(plan_of(without, &plan), Status::kOk) << what;
-  EXPECT_EQ(bytes_on_device(plan) > bytes, limit.kIsLimited) << what;
-  ASSERT_EQ(on_device(plan), Status::kOk) << what;
-  EXPECT_TRUE(same(cpu, without)) << what << " without";
-}
-
-// In places, squares beyond float, a mean that dwarfs the spread, subnormals, an infinity, a NaN.
-Array hard_data(DType dtype, int64_t count, uint64_t seed) {
-  Array a(dtype, count);
-  Random random(seed);
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double v = random.uniform() - 0.5;
-    const double of_place[] = {v, v * (dtype == DType::kF16 ? 60000.0 : 1e38), 1000.0 + v, 1e-39 * v};
-    a.set(i, i % 77777 < 9000 ? of_place[i / 77777 % 4] : v);
-  }
-  unsigned char* nan = a.bytes.data() + 50001 * size_of(dtype);  // with a payload
-  std::memset(nan, 0xFF, static_cast<size_t>(size_of(dtype)));
-  const uint16_t infinity = dtype == DType::kF16 ? 0x7C00 : 0x7F80;
-  std::memset(nan + 30000 * size_of(dtype), 0, static_cast<size_t>(size_of(dtype)));
-  std::memcpy(nan + 30001 * size_of(dtype) - 2, &infinity, 2);
-  return a;
-}
-
-TEST(Cuda, Slabs) {
-  for (const Operation& op : operations()) {
-    const std::vector<Dims> rows = {{64, 1, 8193}, {65, 3, 6667}, {64, 1, 57000}};
-    const std::vector<Dims> channels = {{2, 33, 8281}, {16, 8, 4200, 4}, {9, 64, 1025}};
-    for (const Dims& d : op.over_rows ? rows : channels) {
-      if (op.sets(d) < 64 || d.elements() / op.sets(d) <= 8192) continue;
-      for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-        for (const bool in_place : {false, true}) {
-          if (d.S == 57000 && (dtype != DType::kF32 || in_place)) continue;  // nearly all the memory, once
-          const int64_t gap = in_place ? 7 : 0, strides[] = {d.C * d.S + gap, d.S, 1};
-          const Array x = hard_data(dtype, d.N * strides[0], 15), sets(DType::kF64, op.sets(d));
-          const Problem p(op, {1, d.C, op.over_rows ? d.S : 1, d.G}, dtype);
-          const auto plan_of = [&](Bundle& b, Plan* plan) {
-            Arrays a;
-            a.dtype = dtype;
-            a.x = b[0].bytes.data();
-            a.y = b[in_place ? 0 : 1].bytes.data();
-            a.x_strides = a.y_strides = strides;
-            a.weight = b[2].bytes.data();
-            a.bias = b[3].bytes.data();
-            a.mean = reinterpret_cast<double*>(b[4].bytes.data());
-            a.rstd = reinterpret_cast<double*>(b[5].bytes.data());
-            return op.forward_plan(d, a, plan);
-          };
-          expect_same_slabs({x, Array(x), p.weight, p.bias, sets, sets}, plan_of,
-                            std::string(op.name) + " " + dtype_name(dtype) + " " + std::to_string(d.S) +
-                                (in_place ? " in place" : ""));
-        }
-      }
-    }
-  }
-}
-
-// What is no slab takes a workspace: fewer sets, larger ones, elements that do not lie side by side.
-TEST(Cuda, NoSlabs) {
-  const Array x(DType::kF32, 64 * 58000);
-  Array y(x);
-  const auto bytes = [&](int64_t rows, int64_t n, int64_t stride) {
-    const int64_t size[] = {rows, n}, strides[] = {n * stride, stride};
-    LayerNormArgs args;
-    args.x = {x.bytes.data(), x.dtype, strides};
-    args.y = out(y);
-    Plan plan;
-    EXPECT_EQ(layer_norm_plan({1, 1, size}, args, {}, &plan), Status::kOk);
-    return bytes_on_device(plan);
-  };
-  EXPECT_EQ(bytes(64, 8193, 1), size_t(0));
-  EXPECT_GT(bytes(63, 8193, 1), size_t(0));
-  EXPECT_GT(bytes(64, 58000, 1), size_t(0));
-  EXPECT_GT(bytes(64, 8193, 2), size_t(0));
-}
-
-TEST(Cuda, SlabsOfRunningStatistics) {
-  const int64_t instances[] = {2, 33, 8281}, batch[] = {9, 64, 1025};
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const bool over_batch : {false, true}) {
-      const int64_t* size = over_batch ? batch : instances;
-      Array x(dtype, size[0] * size[1] * size[2]), channels(DType::kF32, size[1]);
-      Random random(17);
-      for (size_t i = 0; i < x.size(); ++i) x.set(i, random.uniform());
-      for (size_t i = 0; i < channels.size(); ++i) channels.set(i, random.uniform());
-      std::vector<unsigned char> workspace(1 << 20);
-      expect_same_slabs(
-          {x, x, channels, channels, channels},
-          [&](Bundle& b, Plan* plan) {
-            const auto planned = [&](auto args, auto plan_of) {
-              args.x = in(b[0]);
-              args.y = out(b[1]);
-              args.weight = in(b[2]);
-              args.running_mean = out(b[3]);
-              args.running_var = out(b[4]);
-              args.activation = Activation::kGelu;
-              return plan_of(ChannelsShape{3, size}, args);
-            };
-            const Workspace lent{workspace.data(), workspace.size()};
-            if (over_batch)
-              return planned(BatchNormArgs(), [&](const auto& shape, const auto& args) {
-                return batch_norm_plan(shape, args, lent, plan);
-              });
-            return planned(InstanceNormArgs(), [&](const auto& shape, const auto& args) {
-              return instance_norm_plan(shape, args, lent, plan);
-            });
-          },
-          std::string(dtype_name(dtype)) + (over_batch ? " batch" : " instances"));
-    }
-  }
-}
-
-TEST(Cuda, SlabsOfSums) {
-  const int64_t rows = 64, n = 8200, size[] = {rows, n};
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const Array x = hard_data(dtype, rows * n, 18), residual = hard_data(dtype, rows * n, 19);
-    Array weight(dtype, n), mean(DType::kF64, rows);
-    for (size_t i = 0; i < weight.size(); ++i) weight.set(i, 0.001 * static_cast<double>(i));
-    for (const bool unrounded : {false, true}) {
-      for (const bool in_place : {false, true}) {
-        expect_same_slabs(
-            {x, residual, x, x, weight, mean, mean},
-            [&](Bundle& b, Plan* plan) {
-              AddLayerNormArgs args;
-              args.x = in(b[0]);
-              args.residual = in(b[1]);
-              args.residual_bias = args.weight = args.bias = in(b[4]);
-              args.sum = out(b[in_place ? 1 : 2]);
-              args.y = out(b[in_place ? 0 : 3]);
-              args.mean = out(b[5]);
-              args.rstd = out(b[6]);
-              args.unrounded = unrounded;
-              return add_layer_norm_plan({1, 1, size}, args, {}, plan);
-            },
-            std::string(dtype_name(dtype)) + (unrounded ? " unrounded" : "") + (in_place ? " in place" : ""));
-      }
-    }
-  }
-}
-
 TEST(Cuda, EmptyArrays) {
   for (const Operation& op : operations()) {
     for (const Dims& d : {Dims{0, 4, 5, 2}, Dims{3, 4, 0, 2}}) {
@@ -655,3 +485,5 @@ TEST(Cuda, Refusals) {
 
 }  // namespace
 }  // namespace tests
+
+#include "cuda_slabs_test.hpp"

@@ -2,7 +2,8 @@
 //
 // Of a set: the sums of each block, the means of each set with the sums of each channel, dx. A set of a few
 // blocks goes in one kernel, where only dx is wanted. The bits are those of rows_backward.hpp and
-// columns_backward.hpp. Rows of LayerNorm go through tiles.cuh.
+// columns_backward.hpp. Rows of LayerNorm go through tiles.cuh, channels that fit in shared memory through
+// slabs.cuh.
 #ifndef NORMKIT_CUDA_BACKWARD_CUH_
 #define NORMKIT_CUDA_BACKWARD_CUH_
 
@@ -192,6 +193,14 @@ inline SetBlocks backward_blocks(const RowsBackward& p) {
   return {p.rows, p.segments, n, Blocks(n, p.segment_run, longest_block(p.segment_run))};
 }
 
+// Where a block of a set lies, by its index among the blocks of all channels.
+template <typename T, Spacing kSpacing>
+NORMKIT_DEVICE RowPlace<T, kSpacing> place_of(const RowsBackward& p, const SetBlocks& sets, int64_t set,
+                                              int64_t index) {
+  const Blocks b = sets.blocks.at(index % sets.count);
+  return {p, set, index / sets.count * sets.n + b.begin, b.length};
+}
+
 // The statistics as backward applies them: given ones, or the forward's as it would have saved them. Of
 // double elements with the digits of the mean that one double cannot hold.
 template <typename T>
@@ -223,12 +232,11 @@ __global__ void __launch_bounds__(kThreads, 1)
                       GradPartial* to) {
   using C = Compute<T>;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps, tasks = sets.columns * sets.count;
+  const int64_t of_set = sets.fold * sets.count;
   const bool weighted = has_row_parameters(p);
   for (int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); task < tasks; task += stride) {
-    const int64_t column = task / sets.count, set = column / sets.fold;
-    const Blocks b = sets.blocks.at(task % sets.count);
-    const int64_t begin = column % sets.fold * sets.n + b.begin;
-    const RowPlace<T, kSpacing> place{p, set, begin, b.length};
+    const int64_t set = task / of_set;
+    const auto place = place_of<T, kSpacing>(p, sets, set, task % of_set);
     auto x = place.template block<kBlockSteps>(p.x);
     const auto dy = place.template block<kBlockSteps>(p.dy);
     const Row<C> row = row_from(given_statistics(p, set), false, C());
@@ -283,32 +291,54 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
   }
 }
 
-// The means of g of each set, and the sums of each of its channels, where they are wanted. A warp takes a
-// set.
+// The means of g of a set, from the partials of its blocks; the sums of its channels go where they are
+// wanted. One warp: a lane has a channel, since of short ones there may be many.
+template <typename T>
+NORMKIT_DEVICE RowGrad<Compute<T>> gradient_of_set(const RowsBackward& p, const SetBlocks& sets, int64_t set,
+                                                   const GradPartial* partials, Sums* channel_sums) {
+  using C = Compute<T>;
+  GradPartial total{{0.0, 0.0}, 0.0};
+  for (int64_t first = 0; first < sets.fold; first += kLanes) {
+    const int n = static_cast<int>(sets.fold - first < kLanes ? sets.fold - first : kLanes);
+    const bool exists = lane() < n;
+    const int64_t channel = exists ? first + lane() : first;
+    GradPartial own{};
+    if (p.sum_dy) {
+      own.sums = larger_sums(p, set);
+    } else if (sets.count == 1) {
+      own = partials[channel];
+    } else {
+      for (int c = 0; c < n; ++c) {
+        const GradPartial* from = partials + (first + c) * sets.count;
+        const GradPartial merged = merge_all<GradPartial>(sets.count, [&](int64_t b) { return from[b]; });
+        if (lane() == c) own = merged;
+      }
+    }
+    if (channel_sums != nullptr && exists) channel_sums[set * sets.fold + channel] = own.sums;
+    if (has_row_parameters(p)) {
+      total = from_lane(own, 0);
+      continue;
+    }
+    Values<C> weight;
+    LaneParameter<T, Spacing::kAny>(p.weight, set, channel * sets.n, 1, 0, 0.0, 1.0).read(weight);
+    own.sums = weighted({-0.0, -0.0}, static_cast<double>(weight[0]), own.sums);  // -0 + v is v
+    for (int c = 0; c < n; ++c) total = merge(total, from_lane(own, c));
+  }
+  Row<C> row = row_from(given_statistics(p, set), false, C());
+  if (p.sum_dy) row.count = static_cast<double>(p.whole);
+  return row_grad<C>(p, row, total.sums, total.overflows != 0.0);
+}
+
+// A warp takes a set.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     gradients_of_sets(const __grid_constant__ RowsBackward p, const __grid_constant__ SetBlocks sets,
                       const GradPartial* partials, RowGrad<Compute<T>>* grads, Sums* channel_sums) {
-  using C = Compute<T>;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
-    GradPartial total{{0.0, 0.0}, 0.0};
-    for (int64_t c = 0; c < sets.fold; ++c) {
-      const int64_t column = set * sets.fold + c;
-      const GradPartial own = p.sum_dy ? GradPartial{larger_sums(p, set), 0.0}
-                                       : merge_all<GradPartial>(sets.count, [&](int64_t b) {
-                                           return partials[column * sets.count + b];
-                                         });
-      if (channel_sums != nullptr && lane() == 0) channel_sums[column] = own.sums;
-      Values<C> weight;
-      LaneParameter<T, Spacing::kAny>(p.weight, set, c * sets.n, 1, 0, 0.0, 1.0).read(weight);
-      total.sums =
-          has_row_parameters(p) ? own.sums : weighted(total.sums, static_cast<double>(weight[0]), own.sums);
-      if (own.overflows != 0.0) total.overflows = 1.0;
-    }
-    Row<C> row = row_from(given_statistics(p, set), false, C());
-    if (p.sum_dy) row.count = static_cast<double>(p.whole);
-    if (lane() == 0) grads[set] = row_grad<C>(p, row, total.sums, total.overflows != 0.0);
+    const GradPartial* from = partials + set * sets.fold * sets.count;
+    const RowGrad<Compute<T>> grad = gradient_of_set<T>(p, sets, set, from, channel_sums);
+    if (lane() == 0) grads[set] = grad;
   }
 }
 

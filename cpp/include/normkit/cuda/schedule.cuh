@@ -134,7 +134,7 @@ inline bool forward_in_slabs(Launcher& launcher, const typename Source::Problem&
                              const RowsForward& p, const SetBlocks& sets) {
   if constexpr (Source::kSpacing == Spacing::kOne) {
     if (p.rows < kMinSlabs || sets.fold != 1 || !is_straight(problem, sets.blocks.unit())) return false;
-    const int64_t bytes = Slab<typename Source::Element>::bytes(sets.n, sets.count);
+    const int64_t bytes = ForwardSlab<typename Source::Element>::bytes(sets.n, sets.count);
     if (bytes > Launcher::shared_memory()) return false;
     launcher.run_with_memory(bytes, &forward_slabs<Source>, p.rows, 1, kSlabThreads, problem);
     return true;
@@ -385,6 +385,27 @@ inline void backward_in_phases(Launcher& launcher, const RowsBackward& p, Sums* 
                p.rows * cuts.count(), kWarps, kThreads, p, cuts, static_cast<const RowGrad<C>*>(grads));
 }
 
+// The same in one kernel, which reads dy and x once. False: not for slabs.cuh, nothing is launched.
+template <typename T>
+inline bool backward_in_slabs(Launcher& launcher, const RowsBackward& p, Sums* channel_sums) {
+  if constexpr (sizeof(T) < sizeof(double)) {
+    const SetBlocks sets = backward_blocks(p);
+    if (p.rows < kMinSlabs || !p.dx || p.given || p.sum_dy || !is_straight(p, sets.blocks.unit()) ||
+        takes_columns<T>(p, ColumnsShape(p)))
+      return false;
+    const int64_t count = sets.fold * sets.count, bytes = BackwardSlab<T>::bytes(2 * p.n, count);
+    if (bytes > Launcher::shared_memory()) return false;
+    const int warps = static_cast<int>(count < kSlabWarps ? count : kSlabWarps);
+    with_variant<T>(true, sets.blocks.length, [&](auto variant) {
+      if constexpr (variant.kSpacing == Spacing::kOne)
+        launcher.run_with_memory(bytes, &backward_slabs<T, variant.kSteps>, p.rows, 1, kLanes * warps, p,
+                                 sets, channel_sums);
+    });
+    return true;
+  }
+  return false;
+}
+
 // Of parameters that are numbers for each channel.
 template <typename T>
 inline void backward_parameters_of_channels(Launcher& launcher, const RowsBackward& p, const Sums* sums,
@@ -406,7 +427,7 @@ inline void backward(Launcher& launcher, RowsBackward p) {
     const int64_t all = p.rows * p.segments;
     Sums* sums = wants_parameters ? launcher.scratch<Sums>(all) : nullptr;
     prepare_statistics<T>(launcher, p);
-    backward_in_phases<T>(launcher, p, sums);
+    if (!backward_in_slabs<T>(launcher, p, sums)) backward_in_phases<T>(launcher, p, sums);
     return backward_parameters_of_channels<T>(launcher, p, sums, all / p.channels);
   }
   const SetBlocks sets = backward_blocks(p);
