@@ -233,6 +233,12 @@ MUTATIONS = [
         "C(0) + sum",
     ),
     Mutation(
+        "CUDA: terms of a tile summed before all are there",
+        "../cuda/tiles.cuh",
+        "        __syncthreads();\n        sums.add(",
+        "        sums.add(",
+    ),
+    Mutation(
         "CUDA: packed rows take each other's sums",
         "../cuda/packed.cuh",
         "return (upper ? second : first) +",

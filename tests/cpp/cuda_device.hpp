@@ -50,6 +50,7 @@ struct Limited {
   explicit Limited(Limits) {}
   static constexpr bool kIsLimited = false;
 };
+inline void run_threads_backwards(bool) {}
 }  // namespace tests
 
 #else
@@ -97,6 +98,9 @@ class Limited {
  private:
   Limits before_;
 };
+inline void run_threads_backwards(bool backwards) {
+  on_host::block().backwards = backwards;
+}
 }  // namespace tests
 #endif
 

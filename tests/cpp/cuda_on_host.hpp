@@ -3,8 +3,8 @@
 //
 // It shows that the kernels compute what they should, that whole warps reach every shuffle and whole thread
 // blocks every barrier (else: "stuck"), and, with memory in buffers of exact size, that they stay in bounds.
-// It shows nothing about speed, and nothing about races within a warp: fibers run one at a time. Include it
-// before the kernels.
+// Threads run in increasing or in decreasing order. It shows nothing about speed, and little about races:
+// fibers run one at a time. Include it before the kernels.
 #ifndef NORMKIT_TESTS_CUDA_ON_HOST_HPP_
 #define NORMKIT_TESTS_CUDA_ON_HOST_HPP_
 
@@ -41,6 +41,9 @@ class Block {
   static constexpr unsigned kWarp = 32;
   static constexpr size_t kStack = 64 * 1024;
 
+  // The order in which threads go from one barrier to the next: what a missing barrier leaves to chance.
+  bool backwards = false;
+
   void run(unsigned threads, const std::function<void()>& kernel) {
     kernel_ = &kernel;
     threads_ = threads;
@@ -62,8 +65,10 @@ class Block {
     }
     while (alive_ > 0) {
       const uint64_t before = progress_;
-      for (current_ = 0; current_ < threads; ++current_)
+      for (unsigned t = 0; t < threads; ++t) {
+        current_ = backwards ? threads - 1 - t : t;
         if (!fibers_[current_]->done) resume(*fibers_[current_]);
+      }
       if (progress_ == before) stuck();
     }
   }

@@ -69,6 +69,26 @@ TEST(Cuda, GoldenHashes) {
   EXPECT_EQ(next, sizeof(kGolden) / sizeof(kGolden[0]));
 }
 
+// Kernels must not depend on the order of threads between two barriers.
+TEST(Cuda, ThreadsBackwards) {
+  Limits limits;
+  limits.few_rows = limits.slots = 0;  // packed and chained
+  const Limited limited(limits);
+  run_threads_backwards(true);
+  for (const Operation& op : operations()) {
+    for (const Dims& d : shapes(op)) {
+      const Problem p(op, d, DType::kF32, 20);
+      expect_same(p, [](Arrays& a) { a.saved = true; }, "backwards");
+    }
+  }
+  for (const Operation& op : operations()) {
+    if (op.over_rows) continue;
+    const Problem p(op, {70, 4, 2100, 2}, DType::kBF16, 21);  // in shared memory
+    expect_same(p, [](Arrays& a) { a.saved = true; }, "backwards");
+  }
+  run_threads_backwards(false);
+}
+
 TEST(Cuda, Shapes) {
   for (const Operation& op : operations()) {
     for (DType dtype : kDTypes) {
