@@ -223,14 +223,14 @@ MUTATIONS = [
     Mutation(
         "CUDA: panels beyond the first 512 start anew",
         "../cuda/tiles.cuh",
-        "      tree.push(merge_lanes(own, static_cast<int>(full ? kLanes : groups)), full ? 9 : 0);",
-        "      tree = {}, tree.push(merge_lanes(own, static_cast<int>(full ? kLanes : groups)), full ? 9 : 0);",
+        "      tree.push(merge_lanes(own, warps), full ? kRank : 0);",
+        "      tree = {}, tree.push(merge_lanes(own, warps), full ? kRank : 0);",
     ),
     Mutation(
         "CUDA: a tile forgets the chain of its panel",
         "../cuda/tiles.cuh",
-        "(in_panel == 0 ? C(0) : __ldcg(chain)) + sum",
-        "C(0) + sum",
+        "before[c] = __ldcg(to + c * step);",
+        "before[c] = C(0);",
     ),
     Mutation(
         "CUDA: terms of a tile summed before all are there",

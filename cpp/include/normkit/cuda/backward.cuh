@@ -48,6 +48,15 @@ struct RowPlace {
   NORMKIT_DEVICE WarpBlock<T, kSteps> block(const Operand& operand) const {
     return {n, elements(operand)};
   }
+  // The row with what is wanted in double, where it is wanted.
+  NORMKIT_DEVICE const Row<Compute<T>>& in_double(const Row<Compute<T>>& row) const { return row; }
+};
+// Of given statistics: they are read again where they are wanted in double, and take no registers until then.
+template <typename T, Spacing kSpacing>
+struct GivenPlace : RowPlace<T, kSpacing> {
+  NORMKIT_DEVICE Row<Compute<T>> in_double(const Row<Compute<T>>&) const {
+    return row_from(given_statistics(this->p, opaque(this->set)), false, Compute<T>());
+  }
 };
 // The same, without the weight.
 template <typename T, Spacing kSpacing>
@@ -74,6 +83,7 @@ struct ColumnPlace {
     const int64_t place = column % shape.fold * shape.rows + begin;
     return {p.weight, shape.set(outer, column), place, n, lane, 0.0, 1.0};
   }
+  NORMKIT_DEVICE const Row<Compute<T>>& in_double(const Row<Compute<T>>& row) const { return row; }
 };
 template <typename T>
 struct UnweightedColumn : ColumnPlace<T> {
@@ -82,8 +92,10 @@ struct UnweightedColumn : ColumnPlace<T> {
 
 // In double, or of given statistics: these are constants, dx is dy rstd weight, and x plays no part.
 template <typename T, typename Place>
-NORMKIT_DEVICE_CALL void write_other_gradients(Place place, Row<Compute<T>> row, RowGrad<Compute<T>> grad) {
+NORMKIT_DEVICE_CALL void write_other_gradients(const Place& place, const Row<Compute<T>>& hot,
+                                               const RowGrad<Compute<T>>& grad) {
   using C = Compute<T>;
+  const Row<C> row = place.in_double(hot);
   const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, 1.0};
   const bool given = place.p.given, adds = static_cast<bool>(place.p.dsum);
   auto dy_of = place.dy(), x_of = place.x(), dx_of = place.dx(), dsum_of = adds ? place.dsum() : place.dx();

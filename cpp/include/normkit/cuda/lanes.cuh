@@ -113,7 +113,7 @@ template <>
 class LaneOffsets<Spacing::kAny> {
  public:
   NORMKIT_DEVICE LaneOffsets(const Axes& axes, int64_t begin, int lane)
-      : axes_(axes), near_(axes.count > 2 ? Axes() : axes, begin, lane), index_(begin + lane) {}
+      : axes_(axes), near_(has_two_axes(axes) ? axes : Axes(), begin, lane), index_(begin + lane) {}
   NORMKIT_DEVICE int64_t next() {
     if (has_two_axes(axes_)) return near_.next();
     const int64_t index = index_;
@@ -364,6 +364,12 @@ NORMKIT_DEVICE double opaque(double v) {
 #endif
   return v;
 }
+NORMKIT_DEVICE int64_t opaque(int64_t v) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(v));
+#endif
+  return v;
+}
 template <typename E, int kSteps>
 NORMKIT_DEVICE LaneBlock<E, kSteps> in_memory(const LaneBlock<E, kSteps>& x) {
   LaneBlock<E, kSteps> copy(x.n, x.lane);
@@ -461,20 +467,21 @@ template <typename T, int kSteps, typename Place>
 struct WarpGrads {
   const LaneBlock<T, kSteps>&dy, &xhat;
   const Place& place;
+  const Row<Compute<T>>& row;
 
   NORMKIT_DEVICE Pair<Compute<T>> sums(const RowScale<Compute<T>>&) const {
     const Pair<Compute<T>> own = lane_grad_sums<T, kSteps>(dy, xhat, place.weight());
     return {warp_fold(own.first), warp_fold(own.second)};
   }
-  NORMKIT_DEVICE Sums wide_sums(const WideRow<Compute<T>>& row) const {
-    const Sums own = wide_lane_grad_sums<Place, Compute<T>>(place, row);
+  NORMKIT_DEVICE Sums wide_sums(const WideRow<Compute<T>>&) const {
+    const Sums own = wide_lane_grad_sums<Place, Compute<T>>(place, place.in_double(row).wide);
     return {warp_fold(own.first), warp_fold(own.second)};
   }
 };
 template <typename T, int kSteps, typename Place>
 NORMKIT_DEVICE Sums warp_grad_sums(const LaneBlock<T, kSteps>& dy, const LaneBlock<T, kSteps>& xhat,
                                    const Place& place, const Row<Compute<T>>& row, bool& overflows) {
-  return grad_sums_of(WarpGrads<T, kSteps, Place>{dy, xhat, place}, row, overflows);
+  return grad_sums_of(WarpGrads<T, kSteps, Place>{dy, xhat, place, row}, row, overflows);
 }
 
 }  // namespace gpu

@@ -271,7 +271,8 @@ inline void forward(Launcher& launcher, const AddNormForward& problem) {
 template <typename T>
 inline void sum_panels_of_rows(Launcher& launcher, const RowsBackward& p, const Compute<T>* sums,
                                int64_t slots) {
-  launcher.run(&sum_panels<T>, divide_up(p.n, kLanes), 1, kSquareThreads, p, sums, slots);
+  launcher.run(slots == 1 ? &sum_panels<T, 1> : &sum_panels<T, kTilesOfPanel>, divide_up(p.n, kLanes), 1,
+               kSquareThreads, p, sums);
 }
 
 // Tiles whose sums are chained go to at most so many thread blocks, each of which takes one after the other.

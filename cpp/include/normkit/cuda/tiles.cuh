@@ -14,6 +14,7 @@ NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
 
 constexpr int kTilesOfPanel = kPanelRows / kTileRows;
+constexpr int kColumnsAtOnce = 4;  // of a thread: their loads come before the first sum
 
 // How a thread block goes through a tile: `at_once` rows, each by a team of warps, `rounds` times.
 struct TileShape {
@@ -62,28 +63,55 @@ class TileSums {
   NORMKIT_DEVICE C* terms(int row_at_once) const { return terms_ + row_at_once * shape_.n; }
 
   // After a barrier behind the last term: sums of `which`, 0 (dweight) or 1 (dbias), of a round. After the
-  // last round they are the tile's, and finish(column, sum) is called.
+  // last round they are the tile's, and finish(first column, sums, how many of them) is called; the columns
+  // are blockDim.x apart.
   template <typename Finish>
   NORMKIT_DEVICE void add(int round, int which, const Finish& finish) const {
-    for (int64_t i = threadIdx.x; i < shape_.n; i += blockDim.x) {
-      C term[kTileRows];
-      NORMKIT_UNROLL for (int r = 0; r < kTileRows; ++r) term[r] =
-          r < shape_.at_once ? terms_[r * shape_.n + i] : C(0);
-      NORMKIT_UNROLL for (int half = 1; half < kTileRows; half *= 2) {
-        if (half >= shape_.at_once) continue;
-        NORMKIT_UNROLL for (int r = 0; r < kTileRows; r += 2 * half) term[r] = term[r] + term[r + half];
-      }
-      C sum = term[0];
-      int level = 0;
-      for (; (round >> level) & 1; ++level) sum = *waiting(level, which, i) + sum;
-      if (level < shape_.levels)
-        *waiting(level, which, i) = sum;
-      else
-        finish(i, sum);
+    switch (shape_.at_once) {
+      case 8:
+        return add_rows<8>(round, which, finish);
+      case 4:
+        return add_rows<4>(round, which, finish);
+      case 2:
+        return add_rows<2>(round, which, finish);
+      default:
+        return add_rows<1>(round, which, finish);
     }
   }
 
  private:
+  template <int kAtOnce, typename Finish>
+  NORMKIT_DEVICE void add_rows(int round, int which, const Finish& finish) const {
+    constexpr int kLevels = kAtOnce == 8 ? 0 : kAtOnce == 4 ? 1 : kAtOnce == 2 ? 2 : 3;
+    const int64_t n = shape_.n, step = blockDim.x;
+    for (int64_t first = threadIdx.x; first < n; first += kColumnsAtOnce * step) {
+      const int64_t left = (n - first + step - 1) / step;
+      const int count = left < kColumnsAtOnce ? static_cast<int>(left) : kColumnsAtOnce;
+      C term[kColumnsAtOnce][kAtOnce], sum[kColumnsAtOnce];
+      NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) NORMKIT_UNROLL for (int r = 0; r < kAtOnce; ++r)
+          term[c][r] = c < count ? terms_[r * n + first + c * step] : C(0);
+      NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) {
+        NORMKIT_UNROLL for (int half = 1; half < kAtOnce; half *= 2)
+            NORMKIT_UNROLL for (int r = 0; r < kAtOnce; r += 2 * half) term[c][r] =
+                term[c][r] + term[c][r + half];
+        sum[c] = term[c][0];
+      }
+      bool complete = true;  // so far every level had a sum waiting
+      NORMKIT_UNROLL for (int level = 0; level < kLevels; ++level) {
+        if (!complete) continue;
+        complete = ((round >> level) & 1) != 0;
+        NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) {
+          if (c >= count) continue;
+          C* const at = waiting(level, which, first + c * step);
+          if (complete)
+            sum[c] = *at + sum[c];
+          else
+            *at = sum[c];
+        }
+      }
+      if (complete) finish(first, sum, count);
+    }
+  }
   NORMKIT_DEVICE C* waiting(int level, int which, int64_t i) const {
     return levels_ + (2 * level + which) * shape_.n + i;
   }
@@ -110,11 +138,12 @@ NORMKIT_DEVICE_CALL void write_wide_terms(LaneBlock<T, kSteps> dy, LaneBlock<T, 
   NORMKIT_ROLL for (int s = 0; s < kSteps && x.has(s); ++s) to[s * kLanes] = static_cast<Compute<T>>(
       static_cast<double>(dy.at(s)) * wide_normalized(static_cast<double>(x.at(s)), row));
 }
-template <typename T, int kSteps>
+template <typename T, int kSteps, typename Place>
 NORMKIT_DEVICE void write_terms(const LaneBlock<T, kSteps>& dy, const LaneBlock<T, kSteps>& xhat,
-                                const Row<Compute<T>>& row, bool exists, int which, Compute<T>* to) {
+                                const Place& place, const Row<Compute<T>>& row, bool exists, int which,
+                                Compute<T>* to) {
   if (which == 0 && row.is_wide && exists) {
-    return write_wide_terms<T, kSteps>(in_memory(dy), in_memory(xhat), row.wide, to);
+    return write_wide_terms<T, kSteps>(in_memory(dy), in_memory(xhat), place.in_double(row).wide, to);
   }
   NORMKIT_UNROLL for (int s = 0; s < kSteps; ++s) {
     const Compute<T> term = which == 0 ? dy.at(s) * xhat.at(s) : dy.at(s);
@@ -141,7 +170,7 @@ __global__ void __launch_bounds__(kTeamThreads, 2)
       const int64_t wanted = tile * kTileRows + round * shape.at_once + row_at_once;
       const bool exists = wanted < p.rows;
       const int64_t set = exists ? wanted : p.rows - 1;  // barriers want every warp
-      const RowPlace<T, Spacing::kOne> place{p, set, b.begin, b.length};
+      const GivenPlace<T, Spacing::kOne> place{{p, set, b.begin, b.length}};
       auto x = place.template block<kSteps>(p.x);
       const auto dy = place.template block<kSteps>(p.dy);
       const RowStatistics s = given_statistics(p, set);
@@ -155,70 +184,75 @@ __global__ void __launch_bounds__(kTeamThreads, 2)
                                       row_grad<C>(p, row, total.sums, total.overflows != 0.0));
       if (slots.sums == nullptr) continue;
       NORMKIT_UNROLL for (int which = 0; which < 2; ++which) {
-        write_terms<T, kSteps>(dy, x, row, exists, which, sums.terms(row_at_once) + b.begin + lane());
+        write_terms<T, kSteps>(dy, x, place, row, exists, which, sums.terms(row_at_once) + b.begin + lane());
         if (chained && which == 0 && round + 1 == shape.rounds && threadIdx.x == 0) {
           while (*static_cast<volatile unsigned*>(slots.done + panel) < in_panel) __nanosleep(20);
           __threadfence();
         }
         __syncthreads();
-        sums.add(round, which, [&](int64_t i, C sum) {
-          if (chained) {
-            C* chain = slots.sums + (2 * panel + which) * p.n + i;
-            *chain = (in_panel == 0 ? C(0) : __ldcg(chain)) + sum;
-          } else {
-            slots.sums[(2 * tile + which) * p.n + i] = sum;
-          }
+        sums.add(round, which, [&](int64_t first, const C(&sum)[kColumnsAtOnce], int count) {
+          C* to = slots.sums + (2 * (chained ? panel : tile) + which) * p.n + first;
+          const int64_t step = blockDim.x;
+          C before[kColumnsAtOnce] = {};
+          NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) if (chained && in_panel != 0 && c < count)
+              before[c] = __ldcg(to + c * step);
+          NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) if (c < count) to[c * step] =
+              chained ? before[c] + sum[c] : sum[c];
         });
-        if (chained && which == 1 && round + 1 == shape.rounds) __threadfence();
         __syncthreads();
       }
     }
-    if (chained && threadIdx.x == 0)
+    // A tile that does not exist has waited for none, and must not speak for those before it.
+    if (chained && tile < shape.tiles && threadIdx.x == 0) {
+      __threadfence();  // what the others wrote before the barrier, too
       *static_cast<volatile unsigned*>(slots.done + panel) = static_cast<unsigned>(in_panel + 1);
+    }
     tile = chained ? next_tile(shape, slots, &shared_ticket) : tile + gridDim.x;
   }
 }
 
 // ---- the tree over the panels ----
 
-// Panels that a warp sums, for a column in each lane; a thread block has 32 warps and 32 columns.
-constexpr int kPanelsOfWarp = 16;
 constexpr int kSquareThreads = kLanes * kLanes;
+constexpr int kSlotsOfWarp = 16;  // that a warp reads at once, for a column in each lane
 
-template <typename T>
+// A thread block has 32 warps and 32 columns. kSlots: of a panel.
+template <typename T, int kSlots>
 __global__ void __launch_bounds__(kSquareThreads, 1)
-    sum_panels(const __grid_constant__ RowsBackward p, const Compute<T>* sums, int64_t slots) {
+    sum_panels(const __grid_constant__ RowsBackward p, const Compute<T>* sums) {
   using C = Compute<T>;
+  constexpr int kPanels = kSlotsOfWarp / kSlots, kRound = kLanes * kPanels, kRank = kSlots == 1 ? 9 : 6;
+  static_assert(1 << kRank == kRound, "the rank of a round");
   __shared__ double shared[2][kLanes][kLanes + 1];
   const int64_t strips = divide_up(p.n, kLanes), panels = divide_up(p.rows, kPanelRows);
-  const int64_t filled = slots == 1 ? panels : divide_up(p.rows, kTileRows);
+  const int64_t filled = kSlots == 1 ? panels : divide_up(p.rows, kTileRows);
   for (int64_t strip = blockIdx.x; strip < strips; strip += gridDim.x) {
     const int64_t column = strip * kLanes + lane(), owned = strip * kLanes + warp();
     WarpTree<Sums> tree;
-    for (int64_t first = 0; first < panels; first += kLanes * kPanelsOfWarp) {
-      const int64_t begin = first + warp() * kPanelsOfWarp;
+    for (int64_t first = 0; first < panels; first += kRound) {
+      const int64_t begin = first + warp() * kPanels, left = column < p.n ? filled - begin * kSlots : 0;
       NORMKIT_UNROLL for (int which = 0; which < 2; ++which) {
-        C chain[kPanelsOfWarp] = {};
-        NORMKIT_ROLL for (int64_t t = 0; t < slots; ++t) {
-          const C* from = sums + (2 * (begin * slots + t) + which) * p.n + column;
-          NORMKIT_UNROLL for (int k = 0; k < kPanelsOfWarp;
-                              ++k) if ((begin + k) * slots + t < filled && column < p.n) chain[k] =
-              chain[k] + from[k * 2 * slots * p.n];
+        const C* from = sums + (2 * begin * kSlots + which) * p.n + column;
+        C slot[kSlotsOfWarp];
+        NORMKIT_UNROLL for (int k = 0; k < kSlotsOfWarp; ++k) slot[k] = k < left ? from[k * 2 * p.n] : C(0);
+        double sum[kPanels];
+        NORMKIT_UNROLL for (int k = 0; k < kPanels; ++k) {
+          C chain = C(0);
+          NORMKIT_UNROLL for (int t = 0; t < kSlots; ++t) if (k * kSlots + t < left) chain =
+              chain + slot[k * kSlots + t];
+          sum[k] = static_cast<double>(chain);
         }
-        double sum[kPanelsOfWarp];
-        NORMKIT_UNROLL for (int k = 0; k < kPanelsOfWarp; ++k) sum[k] = static_cast<double>(chain[k]);
-        const int64_t count = panels - begin;
-        NORMKIT_UNROLL for (int gap = 1; gap < kPanelsOfWarp; gap *= 2)
-            NORMKIT_UNROLL for (int k = 0; k + gap < kPanelsOfWarp; k += 2 * gap) sum[k] =
-                k + gap < count ? sum[k] + sum[k + gap] : sum[k];
+        NORMKIT_UNROLL for (int gap = 1; gap < kPanels; gap *= 2)
+            NORMKIT_UNROLL for (int k = 0; k + gap < kPanels; k += 2 * gap) sum[k] =
+                begin + k + gap < panels ? sum[k] + sum[k + gap] : sum[k];
         shared[which][warp()][lane()] = sum[0];
       }
       __syncthreads();
       const Sums own{shared[0][lane()][warp()], shared[1][lane()][warp()]};
       __syncthreads();
-      const int64_t groups = divide_up(panels - first, kPanelsOfWarp);
-      const bool full = panels - first >= kLanes * kPanelsOfWarp;
-      tree.push(merge_lanes(own, static_cast<int>(full ? kLanes : groups)), full ? 9 : 0);
+      const bool full = panels - first >= kRound;
+      const int warps = full ? kLanes : static_cast<int>(divide_up(panels - first, kPanels));
+      tree.push(merge_lanes(own, warps), full ? kRank : 0);
     }
     const Sums total = panels > 0 ? tree.finish() : Sums{0.0, 0.0};
     if (lane() != 0 || owned >= p.n) continue;
@@ -226,7 +260,6 @@ __global__ void __launch_bounds__(kSquareThreads, 1)
     write_gradients(p.dbias, owned, &total.second, 1, p.accumulate);
   }
 }
-static_assert(1 << 9 == kLanes * kPanelsOfWarp, "the rank of a round");
 
 }  // namespace gpu
 NORMKIT_END_NAMESPACE
