@@ -16,15 +16,16 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What runs for contiguous arrays (Spacing::kOne); the general variants may spill.
-MAIN = (
-    "forward_sets<PlainSource<{type}, 0>",
-    "forward_packed<PlainSource<{type}, 0>",
-    "forward_slabs<PlainSource<{type}, 0>",
-    "backward_tiles<{type}",
-    "backward_slabs<{type}",
-    "apply_sets<PlainSource<{type}, 0>",
-)
+# What runs for contiguous arrays (Spacing::kOne), and how many bytes may be spilled; the general variants may
+# spill. A tile has dy and x of a row in 64 of 128 registers.
+MAIN = {
+    "forward_sets<PlainSource<{type}, 0>": 0,
+    "forward_packed<PlainSource<{type}, 0>": 0,
+    "forward_slabs<PlainSource<{type}, 0>": 0,
+    "backward_tiles<{type}": 256,
+    "backward_slabs<{type}": 0,
+    "apply_sets<PlainSource<{type}, 0>": 0,
+}
 TYPES = {"f32": "float", "f16": "normkit::Float16", "bf16": "normkit::BFloat16"}
 
 
@@ -113,14 +114,14 @@ def main():
             bad = sorted(set(re.findall(r"\b(?:fma|mad)\.\S*f(?:32|64)|\S*\.approx\S*|\S*\.ftz\S*", text)))
             check(f"exact arithmetic in {file.name}", "add.rn.f64" in text and not bad, " ".join(bad))
         for kind, name in TYPES.items():
-            for pattern in MAIN:
+            for pattern, allowed in MAIN.items():
                 start = pattern.format(type=name)
                 main_kernels = [k for k in found if k[1].startswith(start)]
                 worst = max((k[3] for k in main_kernels), default=0)
                 most = max((k[2] for k in main_kernels), default=0)
                 check(
                     f"{start}...> ({kind}), {len(main_kernels)} kernels",
-                    main_kernels and worst <= 160,
+                    main_kernels and worst <= allowed,
                     f"at most {most} registers, {worst} bytes spilled",
                 )
         print(f"{passed} passed, {failed} failed")

@@ -229,8 +229,8 @@ MUTATIONS = [
     Mutation(
         "CUDA: a tile forgets the chain of its panel",
         "../cuda/tiles.cuh",
-        "before[c] = __ldcg(to + c * step);",
-        "before[c] = C(0);",
+        "before[c] = __ldcg(to + c * step)",
+        "before[c] = C(0)",
     ),
     Mutation(
         "CUDA: terms of a tile summed before all are there",

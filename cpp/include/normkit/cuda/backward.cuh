@@ -92,8 +92,8 @@ struct UnweightedColumn : ColumnPlace<T> {
 
 // In double, or of given statistics: these are constants, dx is dy rstd weight, and x plays no part.
 template <typename T, typename Place>
-NORMKIT_DEVICE_CALL void write_other_gradients(const Place& place, const Row<Compute<T>>& hot,
-                                               const RowGrad<Compute<T>>& grad) {
+NORMKIT_DEVICE void write_other_gradients(const Place& place, const Row<Compute<T>>& hot,
+                                          const RowGrad<Compute<T>>& grad) {
   using C = Compute<T>;
   const Row<C> row = place.in_double(hot);
   const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, 1.0};
@@ -153,14 +153,6 @@ NORMKIT_DEVICE void write_gradients_of(const LaneBlock<T, kSteps>& dy, const Lan
 
 // ---- a set in registers ----
 
-// Of a set whose block x this warp holds: the forward's statistics, as it would have saved them. A call, with
-// registers of its own: mostly they are given.
-template <typename T, int kSteps>
-NORMKIT_DEVICE_CALL RowStatistics statistics_again(const RowsProblem& p, int64_t set, LaneBlock<T, kSteps> x,
-                                                   int part, int team, SetPartial<Compute<T>>* shared) {
-  return as_saved(team_statistics(p, set, static_cast<const WarpBlock<T, kSteps>&>(x), part, team, shared));
-}
-
 // Of any kind of elements.
 template <typename T>
 __global__ void __launch_bounds__(kTeamThreads, 1)
@@ -178,9 +170,8 @@ __global__ void __launch_bounds__(kTeamThreads, 1)
     auto x = place.template block<kSteps>(p.x);
     const auto dy = place.template block<kSteps>(p.dy);
     const bool known = p.ready != nullptr;
-    RowStatistics s = known || p.rstd
-                          ? given_statistics(p, set)
-                          : statistics_again<T, kSteps>(p, set, in_memory(x), own.part, team, moments);
+    RowStatistics s = known || p.rstd ? given_statistics(p, set)
+                                      : as_saved(team_statistics(p, set, x, own.part, team, moments));
     if constexpr (sizeof(T) == sizeof(double)) {  // saved_statistics
       if (p.centred() && !known)
         s.mean_low = merge_team(Sums{x.template wide_sum<1>(s.mean), 0.0}, own.part, team, lows).first /

@@ -102,7 +102,7 @@ struct Results {
 };
 
 template <typename T, Spacing kSpacing>
-NORMKIT_DEVICE_CALL void activate(Activation activation, LaneElements<T, kSpacing> y) {
+NORMKIT_DEVICE void activate(Activation activation, LaneElements<T, kSpacing> y) {
   NORMKIT_ROLL while (y.more()) {
     T* const at = y.next();
     write(at, activated(activation, read<Compute<T>>(at)));
@@ -111,7 +111,7 @@ NORMKIT_DEVICE_CALL void activate(Activation activation, LaneElements<T, kSpacin
 
 // In double. A float sum of shorter elements (SumSource) makes a float y, rounded again.
 template <typename E, int kSteps, typename Results>
-NORMKIT_DEVICE_CALL void write_wide_results(LaneBlock<E, kSteps> x, WideRow<Compute<E>> row, Results to) {
+NORMKIT_DEVICE void write_wide_results(LaneBlock<E, kSteps> x, WideRow<Compute<E>> row, Results to) {
   using C = Compute<E>;
   NORMKIT_ROLL for (int part = 0; part < x.kParts; ++part) {
     Values<C> weight, bias;
@@ -165,7 +165,7 @@ struct Scaled {
 };
 
 // rescaled_statistics. One warp.
-NORMKIT_DEVICE_CALL RowStatistics rescaled_set(const RowsProblem& p, int64_t set, RowStatistics plain) {
+NORMKIT_DEVICE RowStatistics rescaled_set(const RowsProblem& p, int64_t set, RowStatistics plain) {
   __syncwarp();  // x may be a sum that other lanes have just written
   double largest = 0.0;
   const double* row = p.x.template row<const double>(set);
@@ -195,7 +195,7 @@ NORMKIT_DEVICE_CALL RowStatistics rescaled_set(const RowsProblem& p, int64_t set
   return statistics_from(p, m.mean, m.mean_low, m.m2, scale);
 }
 
-NORMKIT_DEVICE_CALL void save(const RowsForward& p, int64_t set, RowStatistics s) {
+NORMKIT_DEVICE void save(const RowsForward& p, int64_t set, RowStatistics s) {
   save_statistics(p, set, s);
 }
 

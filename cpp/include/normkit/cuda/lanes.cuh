@@ -104,7 +104,7 @@ class LaneOffsets<Spacing::kTwoAxes> {
   uint32_t place_, rest_, size_;
 };
 
-// By integer divisions; a call, since there are as many as steps.
+// By integer divisions; a call, since there would be as many as steps.
 inline __device__ __noinline__ int64_t far_offset(const Axes& axes, int64_t index) {
   return axes.offset(index);
 }
@@ -350,8 +350,9 @@ struct LaneBlock {
   }
 };
 
-// What is seldom taken is a call that loops over a copy of the block: else its unrolled code would be most
-// of a kernel. The copy goes through an empty asm: else the compiler would keep the block itself in memory.
+// What is seldom taken loops over a copy of the block: unrolled, it would be most of a kernel; a call would
+// cost the kernel registers. The copy goes through an empty asm: else nvcc would keep the block itself in
+// memory.
 NORMKIT_DEVICE float opaque(float v) {
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+f"(v));
@@ -377,7 +378,7 @@ NORMKIT_DEVICE LaneBlock<E, kSteps> in_memory(const LaneBlock<E, kSteps>& x) {
   return copy;
 }
 template <int kPower, typename E, int kSteps>
-NORMKIT_DEVICE_CALL double wide_lane_sum(LaneBlock<E, kSteps> x, double k) {
+NORMKIT_DEVICE double wide_lane_sum(LaneBlock<E, kSteps> x, double k) {
   double sum = 0.0;
   NORMKIT_ROLL for (int s = 0; s < kSteps && x.has(s); ++s) {
     const double a = static_cast<double>(x.at(s)) - k;
@@ -415,7 +416,7 @@ NORMKIT_DEVICE Pair<Compute<T>> lane_grad_sums(const LaneBlock<T, kSteps>& dy,
 // In double, which is seldom: from memory, before dx is written, which may lie there. Place says where the
 // lane's elements are.
 template <typename Place, typename C>
-NORMKIT_DEVICE_CALL Sums wide_lane_grad_sums(Place place, WideRow<C> row) {
+NORMKIT_DEVICE Sums wide_lane_grad_sums(Place place, WideRow<C> row) {
   Sums sums{0.0, 0.0};
   auto dy_of = place.dy(), x_of = place.x();
   auto weight = place.weight();

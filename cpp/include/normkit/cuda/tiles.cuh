@@ -63,8 +63,8 @@ class TileSums {
   NORMKIT_DEVICE C* terms(int row_at_once) const { return terms_ + row_at_once * shape_.n; }
 
   // After a barrier behind the last term: sums of `which`, 0 (dweight) or 1 (dbias), of a round. After the
-  // last round they are the tile's, and finish(first column, sums, how many of them) is called; the columns
-  // are blockDim.x apart.
+  // last round they are the tile's, and finish(first column, sums) is called; the columns are blockDim.x
+  // apart, and the last ones may not exist.
   template <typename Finish>
   NORMKIT_DEVICE void add(int round, int which, const Finish& finish) const {
     switch (shape_.at_once) {
@@ -83,13 +83,15 @@ class TileSums {
   template <int kAtOnce, typename Finish>
   NORMKIT_DEVICE void add_rows(int round, int which, const Finish& finish) const {
     constexpr int kLevels = kAtOnce == 8 ? 0 : kAtOnce == 4 ? 1 : kAtOnce == 2 ? 2 : 3;
-    const int64_t n = shape_.n, step = blockDim.x;
-    for (int64_t first = threadIdx.x; first < n; first += kColumnsAtOnce * step) {
-      const int64_t left = (n - first + step - 1) / step;
-      const int count = left < kColumnsAtOnce ? static_cast<int>(left) : kColumnsAtOnce;
+    const int n = static_cast<int>(shape_.n), step = static_cast<int>(blockDim.x);
+    for (int first = static_cast<int>(threadIdx.x); first < n; first += kColumnsAtOnce * step) {
       C term[kColumnsAtOnce][kAtOnce], sum[kColumnsAtOnce];
-      NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) NORMKIT_UNROLL for (int r = 0; r < kAtOnce; ++r)
-          term[c][r] = c < count ? terms_[r * n + first + c * step] : C(0);
+      NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) {
+        const bool exists = first + c * step < n;
+        NORMKIT_UNROLL for (int r = 0; r < kAtOnce; ++r) {
+          term[c][r] = exists ? terms_[r * n + first + c * step] : C(0);
+        }
+      }
       NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) {
         NORMKIT_UNROLL for (int half = 1; half < kAtOnce; half *= 2)
             NORMKIT_UNROLL for (int r = 0; r < kAtOnce; r += 2 * half) term[c][r] =
@@ -101,7 +103,7 @@ class TileSums {
         if (!complete) continue;
         complete = ((round >> level) & 1) != 0;
         NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) {
-          if (c >= count) continue;
+          if (first + c * step >= n) continue;
           C* const at = waiting(level, which, first + c * step);
           if (complete)
             sum[c] = *at + sum[c];
@@ -109,11 +111,11 @@ class TileSums {
             *at = sum[c];
         }
       }
-      if (complete) finish(first, sum, count);
+      if (complete) finish(first, sum);
     }
   }
-  NORMKIT_DEVICE C* waiting(int level, int which, int64_t i) const {
-    return levels_ + (2 * level + which) * shape_.n + i;
+  NORMKIT_DEVICE C* waiting(int level, int which, int column) const {
+    return levels_ + (2 * level + which) * shape_.n + column;
   }
 
   const TileShape& shape_;
@@ -133,8 +135,8 @@ NORMKIT_DEVICE int64_t next_tile(const TileShape& shape, const PanelSlots<C>& sl
 
 // The terms of a lane, of dweight (which = 0) or dbias; xhat is x where the row is taken in double.
 template <typename T, int kSteps>
-NORMKIT_DEVICE_CALL void write_wide_terms(LaneBlock<T, kSteps> dy, LaneBlock<T, kSteps> x,
-                                          WideRow<Compute<T>> row, Compute<T>* to) {
+NORMKIT_DEVICE void write_wide_terms(LaneBlock<T, kSteps> dy, LaneBlock<T, kSteps> x, WideRow<Compute<T>> row,
+                                     Compute<T>* to) {
   NORMKIT_ROLL for (int s = 0; s < kSteps && x.has(s); ++s) to[s * kLanes] = static_cast<Compute<T>>(
       static_cast<double>(dy.at(s)) * wide_normalized(static_cast<double>(x.at(s)), row));
 }
@@ -190,14 +192,16 @@ __global__ void __launch_bounds__(kTeamThreads, 2)
           __threadfence();
         }
         __syncthreads();
-        sums.add(round, which, [&](int64_t first, const C(&sum)[kColumnsAtOnce], int count) {
+        sums.add(round, which, [&](int first, const C(&sum)[kColumnsAtOnce]) {
           C* to = slots.sums + (2 * (chained ? panel : tile) + which) * p.n + first;
-          const int64_t step = blockDim.x;
+          const int step = static_cast<int>(blockDim.x), left = static_cast<int>(p.n) - first;
           C before[kColumnsAtOnce] = {};
-          NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) if (chained && in_panel != 0 && c < count)
-              before[c] = __ldcg(to + c * step);
-          NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) if (c < count) to[c * step] =
-              chained ? before[c] + sum[c] : sum[c];
+          NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) {
+            if (chained && in_panel != 0 && c * step < left) before[c] = __ldcg(to + c * step);
+          }
+          NORMKIT_UNROLL for (int c = 0; c < kColumnsAtOnce; ++c) {
+            if (c * step < left) to[c * step] = chained ? before[c] + sum[c] : sum[c];
+          }
         });
         __syncthreads();
       }

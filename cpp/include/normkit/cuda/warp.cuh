@@ -13,7 +13,6 @@
 #  error "compile normkit's kernels through the CMake target normkit::cuda, or with -fmad=false -ftz=false"
 #endif
 #define NORMKIT_DEVICE __device__ __forceinline__
-#define NORMKIT_DEVICE_CALL __device__ __forceinline__
 
 NORMKIT_BEGIN_NAMESPACE
 namespace gpu {
