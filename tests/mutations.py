@@ -203,22 +203,16 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        "CUDA: one chain over a whole block",
+        "CUDA: a chain is added at each of its steps",
         "../cuda/lanes.cuh",
-        "if (s % kChain == kChain - 1 || s + 1 == whole)",
-        "if (s + 1 == whole)",
+        "if (s + 1 == whole) total.add(static_cast<double>(chain));",
+        "total.add(static_cast<double>(chain));",
     ),
     Mutation(
         "CUDA: a team's last partial not merged",
         "../cuda/warp.cuh",
         "lane() + gap < count) partial",
         "lane() + gap < count - 1) partial",
-    ),
-    Mutation(
-        "CUDA: a thread block merges its warps' partials at the wrong rank",
-        "../cuda/warp.cuh",
-        "n == kRound ? kTeamRank : 0);",
-        "0);",
     ),
     Mutation(
         "CUDA: panels beyond the first 512 start anew",

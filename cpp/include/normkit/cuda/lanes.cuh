@@ -313,34 +313,27 @@ struct LaneBlock {
   }
 
  private:
-  // chained_sum_inline: whole steps in chains of kChain, the last elements by themselves.
+  // chained_sum_inline: the whole steps of a part are a chain, the last elements go by themselves.
   template <int kPower, bool kCentred>
   NORMKIT_DEVICE LaneTotal<C> chained_sum(C k) const {
-    static_assert(kStepsAtOnce % kChain == 0, "no chain goes from one part to the next");
+    static_assert(kStepsAtOnce == kChain, "a part is a chain");
     LaneTotal<C> total;
     each_part([&](int part) {
-      const int whole = is_full(part) ? kStepsAtOnce : n / kLanes - part * kStepsAtOnce;
-      C chain = C(0);
       const auto term = [&](int s) {
         const C a = kCentred ? value[part][s] - k : value[part][s];
         return kPower == 2 ? a * a : a;
       };
-      if (whole == kStepsAtOnce) {
-        NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
-          chain = chain + term(s);
-          if (s % kChain != kChain - 1) continue;
-          total.add(static_cast<double>(chain));
-          chain = C(0);
-        }
+      C chain = C(0);
+      if (is_full(part)) {
+        NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) chain = chain + term(s);
+        total.add(static_cast<double>(chain));
         return;
       }
+      const int whole = n / kLanes - part * kStepsAtOnce;
       NORMKIT_UNROLL for (int s = 0; s < kStepsAtOnce; ++s) {
         if (s < whole) {
           chain = chain + term(s);
-          if (s % kChain == kChain - 1 || s + 1 == whole) {
-            total.add(static_cast<double>(chain));
-            chain = C(0);
-          }
+          if (s + 1 == whole) total.add(static_cast<double>(chain));
         } else if (has(part * kStepsAtOnce + s)) {
           total.add(static_cast<double>(term(s)));
         }
