@@ -217,8 +217,8 @@ MUTATIONS = [
     Mutation(
         "CUDA: panels beyond the first 512 start anew",
         "../cuda/tiles.cuh",
-        "      tree.push(merge_lanes(own, warps), full ? kRank : 0);",
-        "      tree = {}, tree.push(merge_lanes(own, warps), full ? kRank : 0);",
+        "      tree.push(merge_lanes(own,",
+        "      tree = {}, tree.push(merge_lanes(own,",
     ),
     Mutation(
         "CUDA: a tile forgets the chain of its panel",

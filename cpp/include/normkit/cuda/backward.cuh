@@ -58,7 +58,7 @@ struct GivenPlace : RowPlace<T, kSpacing> {
     return row_from(given_statistics(this->p, opaque(this->set)), false, Compute<T>());
   }
 };
-// The same, without the weight.
+// As if there were no weight.
 template <typename T, Spacing kSpacing>
 struct UnweightedPlace : RowPlace<T, kSpacing> {
   NORMKIT_DEVICE UnitWeight<Compute<T>> weight() const { return {}; }
@@ -216,8 +216,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (p.centred() && !p.given && !p.sum_dy) {
         WarpTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
-          const WarpBlock<T, kBlockSteps> x(b.length,
-                                            elements_of<Spacing::kAny, T>(p.x, set, b.begin, b.length));
+          const RowPlace<T, Spacing::kAny> place{p, set, b.begin, b.length};
+          const auto x = place.template block<kBlockSteps>(p.x);
           tree.push({x.template wide_sum<1>(s.mean), 0.0});
         }
         s.mean_low = tree.finish().first / static_cast<double>(p.n);

@@ -181,12 +181,6 @@ class LaneElements {
   int left_;
 };
 
-template <Spacing kSpacing, typename T>
-NORMKIT_DEVICE LaneElements<T, kSpacing> elements_of(const Operand& operand, int64_t set, int64_t begin,
-                                                     int n) {
-  return {operand, set, begin, n, lane()};
-}
-
 // Weight or bias of the same elements, in the computing type of T: ParameterReader. It is one number for
 // all, or lies side by side, or as kSpacing says.
 template <typename T, Spacing kSpacing>

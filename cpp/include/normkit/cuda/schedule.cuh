@@ -317,7 +317,7 @@ inline void prepare_statistics(Launcher& launcher, RowsBackward& p) {
   p.ready = ready;
 }
 
-// dy and x are read once. False: rows are too long, or do not lie straight.
+// dy and x are read once. False: rows are too long, do not lie straight, or want more shared memory.
 template <typename T>
 inline bool backward_in_tiles(Launcher& launcher, RowsBackward p, bool wants_parameters) {
   if constexpr (sizeof(T) < sizeof(double)) {

@@ -225,8 +225,7 @@ template <typename T, int kSlots>
 __global__ void __launch_bounds__(kSquareThreads, 1)
     sum_panels(const __grid_constant__ RowsBackward p, const Compute<T>* sums) {
   using C = Compute<T>;
-  constexpr int kPanels = kSlotsOfWarp / kSlots, kRound = kLanes * kPanels, kRank = kSlots == 1 ? 9 : 6;
-  static_assert(1 << kRank == kRound, "the rank of a round");
+  constexpr int kPanels = kSlotsOfWarp / kSlots, kRound = kLanes * kPanels;
   __shared__ double shared[2][kLanes][kLanes + 1];
   const int64_t strips = divide_up(p.n, kLanes), panels = divide_up(p.rows, kPanelRows);
   const int64_t filled = kSlots == 1 ? panels : divide_up(p.rows, kTileRows);
@@ -254,9 +253,8 @@ __global__ void __launch_bounds__(kSquareThreads, 1)
       __syncthreads();
       const Sums own{shared[0][lane()][warp()], shared[1][lane()][warp()]};
       __syncthreads();
-      const bool full = panels - first >= kRound;
-      const int warps = full ? kLanes : static_cast<int>(divide_up(panels - first, kPanels));
-      tree.push(merge_lanes(own, warps), full ? kRank : 0);
+      const int64_t warps = divide_up(panels - first, kPanels);
+      tree.push(merge_lanes(own, static_cast<int>(warps < kLanes ? warps : kLanes)));
     }
     const Sums total = panels > 0 ? tree.finish() : Sums{0.0, 0.0};
     if (lane() != 0 || owned >= p.n) continue;

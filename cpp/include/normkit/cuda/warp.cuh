@@ -103,8 +103,10 @@ NORMKIT_DEVICE Partial merge_lanes(Partial partial, int count) {
 template <typename Partial>
 class WarpTree {
  public:
-  // A partial of 2^rank leaves; every lane has it.
-  NORMKIT_DEVICE void push(Partial partial, int rank = 0) {
+  // Every lane has the partial. It is of one leaf, or each of 2^k of them and the last of what is left: whole
+  // groups are nodes of the tree over their leaves.
+  NORMKIT_DEVICE void push(Partial partial) {
+    int rank = 0;
     for (; (filled_ >> rank) & 1u; ++rank) partial = merge(from_lane(level_, rank), partial);
     filled_ = ((filled_ >> rank) | 1u) << rank;
     if (lane() == rank) level_ = partial;
@@ -131,15 +133,14 @@ NORMKIT_DEVICE Partial merge_all(int64_t count, const At& at) {
   for (int64_t first = 0; first < count; first += kLanes) {
     const int n = static_cast<int>(count - first < kLanes ? count - first : kLanes);
     const Partial own = lane() < n ? at(first + lane()) : Partial{};
-    tree.push(merge_lanes(own, n), n == kLanes ? 5 : 0);
+    tree.push(merge_lanes(own, n));
   }
   return tree.finish();
 }
 
 // The same by a team, one warp or the eight of a thread block, each of which takes 32 partials at a time; the
 // first warp has the result. shared: kTeamGroups.
-constexpr int kTeamGroups = 8, kTeamRank = 8;
-static_assert(1 << kTeamRank == kTeamGroups * kLanes, "the rank of a round");
+constexpr int kTeamGroups = 8;
 
 template <typename Partial, typename At>
 NORMKIT_DEVICE Partial merge_all_by_team(int64_t count, int part, int team, Partial* shared, const At& at) {
@@ -156,9 +157,7 @@ NORMKIT_DEVICE Partial merge_all_by_team(int64_t count, int part, int team, Part
       if (lane() == 0) shared[g] = merged;
     }
     __syncthreads();
-    if (part == 0)
-      tree.push(merge_all<Partial>(groups, [&](int64_t g) { return shared[g]; }),
-                n == kRound ? kTeamRank : 0);
+    if (part == 0) tree.push(merge_all<Partial>(groups, [&](int64_t g) { return shared[g]; }));
     __syncthreads();
   }
   return part == 0 ? tree.finish() : Partial{};
