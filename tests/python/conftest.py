@@ -19,6 +19,8 @@ collect_ignore = [] if ON_HOST else ["test_cuda.py"]
 if ON_HOST or not normkit.cuda.is_available():
     collect_ignore.append("test_cuda_device.py")
 
+REPORTS: set[str] = set()  # sources of the collected tests' report markers
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -55,9 +57,16 @@ def threads():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "compares: fails unless at least one value was compared")
+    config.addinivalue_line("markers", "report(source): the right answer to a fault that somebody reported")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        REPORTS.update(source for mark in item.iter_markers("report") for source in mark.args)
 
 
 def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"{len(REPORTS)} reports from the field have a test (marker: report)")
     if checks.WORST:
         terminalreporter.write_sep(
             "-", "worst errors (ULP of the output type; gradients as a share of their bound)"
