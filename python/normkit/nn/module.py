@@ -141,7 +141,8 @@ class Module:
         Values may be anything that ``numpy.asarray`` takes, and PyTorch tensors of any dtype and device,
         Parameters too. Returns ``(missing_keys, unexpected_keys)`` as PyTorch does; with ``strict``, where
         there are any, they are a KeyError. A wrong shape is a ValueError always, what are no real numbers
-        a TypeError. Nothing is written unless all is right.
+        a TypeError. Nothing is written unless all is right. As in PyTorch, a state from before version 2, or
+        one that says nothing of versions, need not have ``num_batches_tracked``: the module's stays.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict is {type(state_dict).__name__}; it should be a mapping of names")
