@@ -331,13 +331,18 @@ inline bool plan_forward_columns(RowsForward& p, Plan* plan) {
 // Shorter sets by given statistics are not worth a column's lanes.
 constexpr int64_t kShortColumn = kLanes;
 
-inline bool plan_forward_given(const RowsForward& p, Plan* plan) {
-  const GivenShape shape(p, p.x, p.y);
-  if (!p.y || !shape.suits()) return false;
+// y from x or dx from dy; false: they do not lie as this needs it.
+inline bool plan_given(const RowsProblem& p, const Operand& from, const Operand& to,
+                       const PhaseFunctions& apply, Plan::Phase* phase) {
+  const GivenShape shape(p, from, to);
+  if (!to || !shape.suits()) return false;
   const int64_t positions = shape.positions < kGivenPositions ? shape.positions : kGivenPositions;
-  plan->phases[0] = {shape.outer * shape.pieces() * shape.panels(), 2 * positions * kGivenSets * p.x.bytes(),
-                     NORMKIT_PHASE_FUNCTIONS(forward_given_phase)[p.x.dtype]};
+  *phase = {shape.outer * shape.pieces() * shape.panels(), 2 * positions * kGivenSets * from.bytes(),
+            apply[from.dtype]};
   return true;
+}
+inline bool plan_forward_given(const RowsForward& p, Plan* plan) {
+  return plan_given(p, p.x, p.y, NORMKIT_PHASE_FUNCTIONS(forward_given_phase), &plan->phases[0]);
 }
 
 inline void finish_forward_plan(RowsForward& p, Plan* plan) {
