@@ -14,11 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests/consumer"
 INCLUDE = ["-I", str(ROOT / "cpp/include")]
+INSTALLING = threading.Lock()
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 
@@ -59,24 +63,141 @@ endforeach()
 """
 
 
+def configure(source, build, *options):
+    run("cmake", "-S", source, "-B", build, *options)
+
+
+def install(build, prefix):
+    with INSTALLING:  # it writes into the build folder
+        run("cmake", "--install", build, "--prefix", prefix)
+
+
+def library_options():
+    """Those of tests/run.sh, so that ccache, where it is, has the library's objects already."""
+    launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
+    return ["-DCMAKE_BUILD_TYPE=Release", "-DNORMKIT_WERROR=ON", *launcher]
+
+
 def cmake_project(folder, find, *options):
     (folder / "main.cpp").write_text(readme_example())
     (folder / "CMakeLists.txt").write_text(PROJECT.format(find=find))
-    run("cmake", "-S", folder, "-B", folder / "b", *options)
-    run("cmake", "--build", folder / "b")
+    configure(folder, folder / "b", *options)
+    run("cmake", "--build", folder / "b", "-j2")
     for target in ("headers", "normkit"):
         run(folder / "b" / f"uses_{target}")
 
 
 def check_find_package(folder, build):
-    run("cmake", "--install", build, "--prefix", folder / "prefix")
+    install(build, folder / "prefix")
     project = folder / "project"
     project.mkdir()
     cmake_project(project, "find_package(normkit REQUIRED)", f"-DCMAKE_PREFIX_PATH={folder / 'prefix'}")
 
 
 def check_add_subdirectory(folder, build):
-    cmake_project(folder, f'add_subdirectory("{ROOT}" normkit)')
+    cmake_project(folder, f'add_subdirectory("{ROOT}" normkit)', *library_options())
+
+
+EMPTY = "#include <normkit/normkit.hpp>\nint main() { return 0; }\n"
+C_PROGRAM = (ROOT / "cpp/examples/c_interface.c").read_text()
+WITHOUT = ["-DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON", "-DCMAKE_DISABLE_FIND_PACKAGE_Threads=ON"]
+
+
+def project(folder, language, source, target, find="find_package(normkit REQUIRED)"):
+    """A project in one language with one program that links one target."""
+    folder.mkdir()
+    name = "main.c" if language == "C" else "main.cpp"
+    (folder / name).write_text(source)
+    link = f"target_link_libraries(main PRIVATE {target})\n" if target else ""
+    (folder / "CMakeLists.txt").write_text(
+        f"cmake_minimum_required(VERSION 3.22)\nproject(consumer LANGUAGES {language})\n{find}\n"
+        f"add_executable(main {name})\n{link}"
+    )
+    return folder
+
+
+def installed(folder, build, kind):
+    """Where the library is installed, as an archive or shared."""
+    prefix = folder / kind
+    if kind == "shared":
+        off = [f"-DNORMKIT_{part}=OFF" for part in ("TESTS", "EXAMPLES")]
+        configure(ROOT, folder / "build", "-DBUILD_SHARED_LIBS=ON", *off, *library_options())
+        run("cmake", "--build", folder / "build", "-j2")
+        build = folder / "build"
+    install(build, prefix)
+    return f"-DCMAKE_PREFIX_PATH={prefix}"
+
+
+def build_and_run(folder, *options):
+    configure(folder, folder / "b", *options)
+    run("cmake", "--build", folder / "b", "-j2")
+    return run(folder / "b/main")
+
+
+def check_packages(folder, build):
+    """A project in C, one without OpenMP, one whose compiler is another, of the archive and the shared library."""
+    clang = shutil.which("clang++-19")
+    failed = []
+    for kind in ("static", "shared"):
+        prefix = installed(folder, build, kind)
+        tries = {
+            "C alone": ("C", C_PROGRAM, "normkit::normkit", [f"-DCMAKE_C_COMPILER={need('gcc')}"]),
+            "library without OpenMP": ("CXX", readme_example(), "normkit::normkit", WITHOUT),
+            "headers without OpenMP": ("CXX", EMPTY, "normkit::headers", WITHOUT),
+        }
+        if clang:
+            options = [f"-DCMAKE_CXX_COMPILER={clang}", *WITHOUT]
+            tries["library, clang without libomp"] = ("CXX", readme_example(), "normkit::normkit", options)
+            tries["headers, clang without libomp"] = ("CXX", EMPTY, "normkit::headers", options)
+        for name, (language, source, target, options) in tries.items():
+            try:
+                build_and_run(project(folder / f"{kind} {name}", language, source, target), prefix, *options)
+            except AssertionError as error:
+                failed.append(f"{kind}, {name}: {error}")
+    assert not failed, "\n".join(failed)
+
+
+def check_package_for_pointers_of_another_size(folder, build):
+    prefix = installed(folder, build, "static")
+    other = "set(CMAKE_SIZEOF_VOID_P 4)\n"
+    find = other + "find_package(normkit REQUIRED)"
+    build_and_run(project(folder / "headers", "CXX", EMPTY, "normkit::headers", find), prefix)
+    find = other + "find_package(normkit REQUIRED COMPONENTS library)"
+    try:
+        configure(project(folder / "library", "CXX", EMPTY, "", find), folder / "library/b", prefix)
+    except AssertionError as error:
+        assert "pointers of 8 bytes" in str(error), error
+    else:
+        raise AssertionError("a library of 64 bits is found for 32")
+
+
+def check_subproject_keeps_to_itself(folder, build):
+    find = f'set(SKBUILD ON)\nadd_subdirectory("{ROOT}" normkit)\ninstall(FILES main.cpp DESTINATION share)'
+    parent = project(folder / "parent", "CXX", EMPTY, "normkit::headers", find)
+    build_and_run(parent, *(option for option in library_options() if "BUILD_TYPE" not in option))
+    objects = [path.name for path in (parent / "b").rglob("*.o") if "main" not in path.name]
+    assert not objects, f"built with `all`: {objects}"
+    kind = re.search(r"CMAKE_BUILD_TYPE:STRING=(.*)", (parent / "b/CMakeCache.txt").read_text()).group(1)
+    assert kind == "", f"the parent's CMAKE_BUILD_TYPE became {kind}"
+    run("cmake", "--install", parent / "b", "--prefix", folder / "prefix")
+    files = [str(path.relative_to(folder / "prefix")) for path in (folder / "prefix").rglob("*.*")]
+    assert files == ["share/main.cpp"], f"installed with the parent: {files[:4]}"
+
+
+def check_fast_math_with_the_library(folder, build):
+    """Nothing of the library's arithmetic is compiled with the user's flags."""
+    flags = ["-O2", "-DNORMKIT_COMPILED", "-fopenmp", "-pthread"]
+    for header in sorted((ROOT / "cpp/include/normkit").glob("*.hpp")):
+        read = run("g++", "-std=c++17", *flags, *INCLUDE, "-M", header)
+        for name in set(re.findall(r"normkit/detail/(\S+)", read)) - {"config.hpp"}:
+            text = (ROOT / "cpp/include/normkit/detail" / name).read_text()
+            assert "NORMKIT_BEGIN_NAMESPACE" not in text, f"{header.name} reads the kernels' {name}"
+    hashes = []
+    for math in ("-fno-fast-math", "-ffast-math"):
+        program = [HERE / "program.cpp", library(build), "-o", folder / "program"]
+        run("g++", "-std=c++17", *flags, math, *INCLUDE, *program)
+        hashes.append(run(folder / "program").split()[0])
+    assert hashes[0] == hashes[1], hashes
 
 
 def check_readme_example(folder, build):
@@ -212,25 +333,33 @@ CHECKS = {
 }
 
 
+def result_of(check, build):
+    """(state, detail, seconds)"""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check(Path(folder), build)
+            state, detail = "passed", ""
+        except Skip as reason:
+            state, detail = "skipped", str(reason)
+        except AssertionError as error:
+            state, detail = "failed", str(error)
+    return state, detail, time.monotonic() - started
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default=str(ROOT / "build"), help="a CMake build folder of normkit")
+    parser.add_argument("--jobs", type=int, default=2, help="checks at the same time")
     parser.add_argument("--only", default="", help="checks whose name has this text")
     arguments = parser.parse_args()
+    checks = {name: check for name, check in CHECKS.items() if arguments.only in name}
     counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, check in CHECKS.items():
-        if arguments.only not in name:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                check(Path(folder), Path(arguments.build).resolve())
-                state, detail = "passed", ""
-            except Skip as reason:
-                state, detail = "skipped", str(reason)
-            except AssertionError as error:
-                state, detail = "failed", str(error)
-        counts[state] += 1
-        print(f"{state:8} {name} {detail}", flush=True)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        results = pool.map(lambda check: result_of(check, Path(arguments.build).resolve()), checks.values())
+        for name, (state, detail, seconds) in zip(checks, results, strict=True):
+            counts[state] += 1
+            print(f"{state:8} {name} ({seconds:.0f} s) {detail}", flush=True)
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 1 if counts["failed"] else 0
 
