@@ -72,10 +72,8 @@ def install(build, prefix):
         run("cmake", "--install", build, "--prefix", prefix)
 
 
-def library_options():
-    """Those of tests/run.sh, so that ccache, where it is, has the library's objects already."""
-    launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-    return ["-DCMAKE_BUILD_TYPE=Release", "-DNORMKIT_WERROR=ON", *launcher]
+# Those of tests/run.sh, so that a ccache has the library's objects already.
+LIBRARY_OPTIONS = ["-DCMAKE_BUILD_TYPE=Release", "-DNORMKIT_WERROR=ON"]
 
 
 def cmake_project(folder, find, *options):
@@ -95,7 +93,7 @@ def check_find_package(folder, build):
 
 
 def check_add_subdirectory(folder, build):
-    cmake_project(folder, f'add_subdirectory("{ROOT}" normkit)', *library_options())
+    cmake_project(folder, f'add_subdirectory("{ROOT}" normkit)', *LIBRARY_OPTIONS)
 
 
 EMPTY = "#include <normkit/normkit.hpp>\nint main() { return 0; }\n"
@@ -121,7 +119,7 @@ def installed(folder, build, kind):
     prefix = folder / kind
     if kind == "shared":
         off = [f"-DNORMKIT_{part}=OFF" for part in ("TESTS", "EXAMPLES")]
-        configure(ROOT, folder / "build", "-DBUILD_SHARED_LIBS=ON", *off, *library_options())
+        configure(ROOT, folder / "build", "-DBUILD_SHARED_LIBS=ON", *off, *LIBRARY_OPTIONS)
         run("cmake", "--build", folder / "build", "-j2")
         build = folder / "build"
     install(build, prefix)
@@ -135,7 +133,7 @@ def build_and_run(folder, *options):
 
 
 def check_packages(folder, build):
-    """A project in C, one without OpenMP, one whose compiler is another, of the archive and the shared library."""
+    """For projects in C alone, without OpenMP, of another compiler; the archive and the shared library."""
     clang = shutil.which("clang++-19")
     failed = []
     for kind in ("static", "shared"):
@@ -174,7 +172,7 @@ def check_package_for_pointers_of_another_size(folder, build):
 def check_subproject_keeps_to_itself(folder, build):
     find = f'set(SKBUILD ON)\nadd_subdirectory("{ROOT}" normkit)\ninstall(FILES main.cpp DESTINATION share)'
     parent = project(folder / "parent", "CXX", EMPTY, "normkit::headers", find)
-    build_and_run(parent, *(option for option in library_options() if "BUILD_TYPE" not in option))
+    build_and_run(parent)
     objects = [path.name for path in (parent / "b").rglob("*.o") if "main" not in path.name]
     assert not objects, f"built with `all`: {objects}"
     kind = re.search(r"CMAKE_BUILD_TYPE:STRING=(.*)", (parent / "b/CMakeCache.txt").read_text()).group(1)

@@ -18,7 +18,9 @@ def run(*command, **environment):
         text=True,
         timeout=300,
     )
-    assert result.returncode == 0, f"exit status {result.returncode}\n{result.stdout[-500:]}{result.stderr[-1500:]}"
+    assert result.returncode == 0, (
+        f"exit status {result.returncode}\n{result.stdout[-500:]}{result.stderr[-1500:]}"
+    )
     return result.stdout.splitlines()
 
 

@@ -6,9 +6,8 @@ Prints "refused" or "right" for each operation, and the least.
 import sys
 import threading
 
-import numpy as np
-
 import normkit as nk
+import numpy as np
 
 
 def calls(x):
@@ -41,21 +40,30 @@ def calls(x):
         yield name, lambda f=forward, a=arguments, k=keywords: f(x, *a, **k)
         yield name + "_backward", lambda f=backward, a=arguments, k=keywords: f(x, x, *a, **k)
     for axis, array in ((1, x), (-1, last)):
-        yield "layer_norm of channels", lambda a=array, i=axis: nk.layer_norm(a, (channels,), weight, bias, axis=i)
+        yield (
+            "layer_norm of channels",
+            lambda a=array, i=axis: nk.layer_norm(a, (channels,), weight, bias, axis=i),
+        )
         yield (
             "layer_norm_backward of channels",
             lambda a=array, i=axis: nk.layer_norm_backward(a, a, (channels,), weight, bias, axis=i),
         )
     of_last = {"channel_axis": -1}
     yield "batch_norm, last", lambda: nk.batch_norm(last, *running, weight, bias, True, **of_last)
-    yield "batch_norm_backward, last", lambda: nk.batch_norm_backward(last, last, None, None, weight, bias, True, **of_last)
+    yield (
+        "batch_norm_backward, last",
+        lambda: nk.batch_norm_backward(last, last, None, None, weight, bias, True, **of_last),
+    )
     yield "instance_norm, last", lambda: nk.instance_norm(last, *running, weight, bias, **of_last)
     yield "instance_norm_backward, last", lambda: nk.instance_norm_backward(last, last, **of_last)
     yield "group_norm, last", lambda: nk.group_norm(last, 2, weight, bias, **of_last)
     yield "group_norm_backward, last", lambda: nk.group_norm_backward(last, last, 2, weight, bias, **of_last)
     mixtures = (mixture, mixture, weight, bias)
     yield "switchable_norm, last", lambda: nk.switchable_norm(last, *mixtures, *running, **of_last)
-    yield "switchable_norm_backward, last", lambda: nk.switchable_norm_backward(last, last, *mixtures, **of_last)
+    yield (
+        "switchable_norm_backward, last",
+        lambda: nk.switchable_norm_backward(last, last, *mixtures, **of_last),
+    )
     yield "add_layer_norm", lambda: nk.add_layer_norm(x, x, inner, activation="gelu")
     yield "add_layer_norm_backward", lambda: nk.add_layer_norm_backward(x, x, x, inner)
     yield "add_rms_norm", lambda: nk.add_rms_norm(x, x, inner)
