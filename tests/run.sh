@@ -44,6 +44,15 @@ fi
 . tests/stages.sh
 trap 'stages_table $?' EXIT
 
+# What is large comes while the C++ part is built.
+python=.venv-test/bin/python
+prepare_python() {
+  [ -x "$python" ] || python3 -m venv .venv-test
+  "$python" -m pip install --quiet --upgrade pip
+  "$python" -m pip install --quiet scikit-build-core nanobind numpy ${NORMKIT_TEST_EXTRAS:-}
+}
+prepare_python & prepared=$!
+
 stage_begins "C++: build"
 cmake -S . -B build -G Ninja -DNORMKIT_WERROR=ON >/dev/null
 cmake --build build
@@ -55,17 +64,14 @@ stage_begins "C++: consumers"
 python3 tests/consumer/run.py --build build --jobs 2
 
 stage_begins "Python: build and install"
-python=.venv-test/bin/python
-[ -x "$python" ] || python3 -m venv .venv-test
-"$python" -m pip install --quiet --upgrade pip
-"$python" -m pip install --quiet scikit-build-core nanobind numpy
+wait "$prepared"
 rm -rf build/wheel
 # Not isolated: so tests/cuda_python.sh, which has the same nanobind, finds its objects in the ccache.
 "$python" -m pip wheel --quiet --no-deps --no-build-isolation --check-build-dependencies --wheel-dir build/wheel . \
   -Ccmake.define.NORMKIT_WERROR=ON
 "$python" -m pip install --quiet --force-reinstall --no-deps build/wheel/*.whl
 wheel=$(echo build/wheel/*.whl)
-"$python" -m pip install --quiet "$wheel[test]" ${NORMKIT_TEST_EXTRAS:-}
+"$python" -m pip install --quiet "$wheel[test]"
 
 # Two processes of two threads each on two processors: a thread that waits must not spin.
 stage_begins "Python: tests, side by side"

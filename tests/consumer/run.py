@@ -8,6 +8,7 @@ Prints a line for each check and 'N passed, N failed, N skipped'.
 """
 
 import argparse
+import os
 import platform
 import re
 import shutil
@@ -198,11 +199,23 @@ def check_fast_math_with_the_library(folder, build):
     assert hashes[0] == hashes[1], hashes
 
 
+def check_threads_of_an_engine(folder, build):
+    """With nullptr for an executor, as in the README's first program, an engine keeps to its own threads."""
+    if not Path("/proc/self/task").exists():
+        raise Skip("no /proc")
+    assert "args, {}, nullptr)" in readme_example()
+    flags = ["-O1", "-DNORMKIT_COMPILED", "-fopenmp", "-pthread"]
+    run("g++", "-std=c++17", *flags, *INCLUDE, HERE / "engine.cpp", library(build), "-o", folder / "engine")
+    environment = {**os.environ, "NORMKIT_NUM_THREADS": "8"}
+    assert run(folder / "engine", "own", env=environment) == "9\n"
+    assert int(run(folder / "engine", "default", env=environment)) > 9
+
+
 def check_readme_example(folder, build):
     (folder / "main.cpp").write_text(readme_example())
     for compiler in ["g++"] + (["clang++-19"] if shutil.which("clang++-19") else []):
         for standard in ("c++17", "c++20", "c++23"):
-            run(compiler, f"-std={standard}", "-O2", *INCLUDE, folder / "main.cpp", "-o", folder / "main")
+            run(compiler, f"-std={standard}", "-O0", *INCLUDE, folder / "main.cpp", "-o", folder / "main")
             run(folder / "main")
 
 
