@@ -89,8 +89,8 @@ inline void execute(const Plan& plan, const Executor* executor = nullptr) noexce
 }
 
 // What an operation uses when the caller names no executor: the calling thread for header-only use, OpenMP
-// with get_num_threads() threads for the compiled library. OpenMP starts as many for each thread that calls: a
-// program with threads of its own passes nullptr (the calling thread) or an executor of theirs.
+// with get_num_threads() threads for the compiled library. OpenMP starts as many for each thread that calls:
+// a program with threads of its own passes nullptr (the calling thread) or an executor of theirs.
 NORMKIT_BEGIN_ENTRY_POINTS
 #if defined(NORMKIT_COMPILED)
 NORMKIT_ENTRY const Executor* default_executor() noexcept;
