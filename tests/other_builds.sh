@@ -27,14 +27,14 @@ fi
 
 case "$kind" in
   clang)
-    options=(-DCMAKE_CXX_COMPILER=clang++-19 -DCMAKE_C_COMPILER=clang-19)
+    options=(-DCMAKE_CXX_COMPILER=clang++-19)
     # Header-only with clang: tests/consumer.
     targets+=(normkit_tests_cuda)
     tests="$tests|^cuda\."
     ;;
   sanitized)
     flags="-fsanitize=address,undefined -fno-sanitize-recover=all -g1 -O1"
-    options=(-DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=$flags" "-DCMAKE_C_FLAGS=$flags")
+    options=(-DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=$flags")
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
     ;;
   *) echo "usage: tests/other_builds.sh clang|sanitized [--all]" >&2; exit 2 ;;
