@@ -86,6 +86,14 @@ bool Signature::parse(PyObject* const* arguments, Py_ssize_t positional, PyObjec
   return true;
 }
 
+void raise_small_stack(const char* name, size_t left) noexcept {
+  PyErr_Format(
+      PyExc_RuntimeError,
+      "%s() needs %zu KiB of stack, and the calling thread has %zu KiB left; it should have a larger "
+      "one (threading.stack_size, ulimit -s)",
+      name, kOperationStackBytes / 1024, left / 1024);
+}
+
 void add_function(PyObject* module, const Signature& signature, FastCall call) {
   const nb::object module_name = nb::steal(PyUnicode_FromString("normkit"));
   auto* definition = new PyMethodDef{};  // CPython keeps the pointer

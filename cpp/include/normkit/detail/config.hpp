@@ -11,13 +11,16 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||             \
-    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
-    (defined(_M_FP_FAST) && _M_FP_FAST)
-#  error "normkit promises the same bits everywhere: compile it without -ffast-math (/fp:fast)"
-#endif
-#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
-#  error "normkit needs float arithmetic in float: on 32-bit x86 compile with -msse2 -mfpmath=sse"
+// Where the compiled library does the arithmetic, the includer's flags do not touch it.
+#if !defined(NORMKIT_COMPILED) || defined(__CUDACC__)
+#  if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||             \
+      defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
+      (defined(_M_FP_FAST) && _M_FP_FAST)
+#    error "normkit promises the same bits everywhere: compile it without -ffast-math (/fp:fast)"
+#  endif
+#  if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
+#    error "normkit needs float arithmetic in float: on 32-bit x86 compile with -msse2 -mfpmath=sse"
+#  endif
 #endif
 
 // Under nvcc every NORMKIT_INLINE function is one for host and device: formulas stand once for both.
