@@ -27,6 +27,7 @@ struct AdaptiveInstanceNormArgs {
   View y;
   double eps = 1e-5;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormArgs)
 };
 
 // dcontent may be dy or content itself; dcontent, dstyle may be absent.
@@ -37,6 +38,7 @@ struct AdaptiveInstanceNormBackwardArgs {
   View dcontent;
   View dstyle;
   double eps = 1e-5;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

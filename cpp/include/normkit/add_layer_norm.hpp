@@ -34,6 +34,7 @@ struct AddLayerNormArgs {
   View rstd;
   bool unrounded = false;  // float16, bfloat16: normalize the sum in float; the one written is rounded
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddLayerNormArgs)
 };
 
 // dy, dsum, summed, dsummed: all axes, one dtype; dsum may be absent; dsummed may be dy, dsum or summed
@@ -53,6 +54,7 @@ struct AddLayerNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddLayerNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

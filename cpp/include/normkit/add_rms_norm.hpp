@@ -34,6 +34,7 @@ struct AddRmsNormArgs {
   View rstd;
   bool unrounded = false;  // float16, bfloat16: normalize the sum in float; the one written is rounded
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddRmsNormArgs)
 };
 
 // dy, dsum, summed, dsummed: all axes, one dtype; dsum may be absent; dsummed may be dy, dsum or summed
@@ -53,6 +54,7 @@ struct AddRmsNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddRmsNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

@@ -13,8 +13,12 @@
 
 namespace normkit {
 
-struct BatchNormArgs : SetNormArgs {};
-struct BatchNormBackwardArgs : SetNormBackwardArgs {};
+struct BatchNormArgs : SetNormArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(BatchNormArgs)
+};
+struct BatchNormBackwardArgs : SetNormBackwardArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(BatchNormBackwardArgs)
+};
 
 NORMKIT_BEGIN_ENTRY_POINTS
 NORMKIT_DECLARE_OPERATION(batch_norm, ChannelsShape, BatchNormArgs)

@@ -36,6 +36,7 @@ struct DynamicTanhArgs {
   ConstView weight;
   ConstView bias;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(DynamicTanhArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. dalpha: one number, or [C] where
@@ -52,6 +53,7 @@ struct DynamicTanhBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(DynamicTanhBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

@@ -45,7 +45,7 @@ struct Plan {
   alignas(8) unsigned char state[4608];
 
   // Runs tasks begin .. end-1 of one phase on the calling thread.
-  void run(int phase, int64_t begin, int64_t end) const noexcept {
+  NORMKIT_INLINE void run(int phase, int64_t begin, int64_t end) const noexcept {
     if (begin < end) phases[phase].function(state, begin, end);
   }
 };
@@ -54,6 +54,7 @@ struct Plan {
 constexpr int64_t kParallelBytes = 256 * 1024;
 
 namespace executor_detail {
+NORMKIT_BEGIN_INLINE
 
 struct PhaseCall {
   const Plan* plan;
@@ -65,7 +66,10 @@ inline void run_phase_range(void* argument, int64_t begin, int64_t end) {
   call->plan->run(call->phase, begin, end);
 }
 
+NORMKIT_END_INLINE
 }  // namespace executor_detail
+
+NORMKIT_BEGIN_INLINE
 
 // Runs every phase of the plan; executor == nullptr means the calling thread.
 inline void execute(const Plan& plan, const Executor* executor = nullptr) noexcept {
@@ -81,6 +85,8 @@ inline void execute(const Plan& plan, const Executor* executor = nullptr) noexce
     }
   }
 }
+
+NORMKIT_END_INLINE
 
 // What an operation uses when the caller names no executor: the calling thread for header-only use, OpenMP
 // with get_num_threads() threads for the compiled library.
@@ -109,12 +115,14 @@ NORMKIT_END_ENTRY_POINTS
   [[nodiscard]] NORMKIT_ENTRY size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept; \
   [[nodiscard]] NORMKIT_ENTRY Status name##_plan(const Shape& shape, const Args& args, Workspace workspace, \
                                                  Plan* plan) noexcept;                                      \
+  NORMKIT_BEGIN_CALLS                                                                                       \
   [[nodiscard]] inline Status name(const Shape& shape, const Args& args, Workspace workspace = {},          \
                                    const Executor* executor = default_executor()) noexcept {                \
     Plan plan;                                                                                              \
     const Status status = name##_plan(shape, args, workspace, &plan);                                       \
     if (status == Status::kOk) execute(plan, executor);                                                     \
     return status;                                                                                          \
-  }
+  }                                                                                                         \
+  NORMKIT_END_CALLS
 
 #endif  // NORMKIT_EXECUTOR_HPP_

@@ -16,9 +16,11 @@ namespace normkit {
 
 struct GroupNormArgs : SetNormArgs {
   int64_t groups = 1;  // divides C
+  NORMKIT_DEFAULT_CONSTRUCTOR(GroupNormArgs)
 };
 struct GroupNormBackwardArgs : SetNormBackwardArgs {
   int64_t groups = 1;
+  NORMKIT_DEFAULT_CONSTRUCTOR(GroupNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

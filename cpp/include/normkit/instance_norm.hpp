@@ -13,8 +13,12 @@
 
 namespace normkit {
 
-struct InstanceNormArgs : SetNormArgs {};
-struct InstanceNormBackwardArgs : SetNormBackwardArgs {};
+struct InstanceNormArgs : SetNormArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(InstanceNormArgs)
+};
+struct InstanceNormBackwardArgs : SetNormBackwardArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(InstanceNormBackwardArgs)
+};
 
 NORMKIT_BEGIN_ENTRY_POINTS
 NORMKIT_DECLARE_OPERATION(instance_norm, ChannelsShape, InstanceNormArgs)

@@ -27,6 +27,7 @@ struct LayerNormArgs {
   View mean;
   View rstd;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LayerNormArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both
@@ -43,6 +44,7 @@ struct LayerNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LayerNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

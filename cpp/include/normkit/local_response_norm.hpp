@@ -27,6 +27,7 @@ struct LocalResponseNormArgs {
   double beta = 0.75;
   double k = 1.0;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LocalResponseNormArgs)
 };
 
 // dy, x, dx: [N, C, space...], one dtype; dx may be dy or x itself.
@@ -38,6 +39,7 @@ struct LocalResponseNormBackwardArgs {
   double alpha = 1e-4;
   double beta = 0.75;
   double k = 1.0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LocalResponseNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

@@ -29,6 +29,7 @@ struct MomentsArgs {
   int64_t before_ranks = 0;
   double* after = nullptr;
   int64_t after_ranks = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(MomentsArgs)
 };
 
 // mean, rstd: the kept axes, double or float.
@@ -36,6 +37,7 @@ struct GradSumsArgs : MomentsArgs {
   ConstView dy;
   ConstView mean;
   ConstView rstd;
+  NORMKIT_DEFAULT_CONSTRUCTOR(GradSumsArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

@@ -14,9 +14,11 @@ namespace normkit {
 
 struct NormArgs : SetNormArgs {
   bool rms = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormArgs)
 };
 struct NormBackwardArgs : SetNormBackwardArgs {
   bool rms = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

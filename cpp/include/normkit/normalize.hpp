@@ -18,6 +18,7 @@ struct NormalizeArgs {
   double p = 2.0;
   double eps = 1e-12;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormalizeArgs)
 };
 
 struct NormalizeBackwardArgs {
@@ -26,6 +27,7 @@ struct NormalizeBackwardArgs {
   View dx;  // may be dy or x itself
   double p = 2.0;
   double eps = 1e-12;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormalizeBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

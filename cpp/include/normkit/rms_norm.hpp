@@ -26,6 +26,7 @@ struct RmsNormArgs {
   double weight_offset = 0.0;           // Gemma stores weight - 1; ignored without a weight
   View rstd;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(RmsNormArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. rstd: as the forward returned it, or absent, then
@@ -42,6 +43,7 @@ struct RmsNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(RmsNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

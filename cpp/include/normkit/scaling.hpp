@@ -14,10 +14,12 @@ struct MinMaxScaleArgs {
   ConstView x;
   View y;
   double low = 0.0, high = 1.0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(MinMaxScaleArgs)
 };
 struct ZScoreArgs {
   ConstView x;
   View y;
+  NORMKIT_DEFAULT_CONSTRUCTOR(ZScoreArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

@@ -46,6 +46,7 @@ struct SetNormArgs {
   View running_var;
   double momentum = 0.1;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetNormArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both
@@ -70,6 +71,7 @@ struct SetNormBackwardArgs {
   ConstView sum_dy;
   ConstView sum_dy_xhat;
   int64_t count = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetNormBackwardArgs)
 };
 
 }  // namespace normkit

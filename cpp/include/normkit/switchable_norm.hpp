@@ -33,6 +33,7 @@ struct SwitchableNormArgs {
   double momentum = 0.1;
   double eps = 1e-5;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SwitchableNormArgs)
 };
 
 // dx may be dy or x itself. dmean_weight, dvar_weight: [3], dweight, dbias: [C]; x's dtype, float or double.
@@ -53,6 +54,7 @@ struct SwitchableNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SwitchableNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS

@@ -126,6 +126,8 @@ struct Workspace {
   size_t bytes = 0;
 };
 
+NORMKIT_BEGIN_INLINE
+
 // A sentence for people; never null.
 inline const char* status_message(Status status) noexcept {
   switch (status) {
@@ -158,6 +160,8 @@ inline const char* status_message(Status status) noexcept {
   }
   return "unknown status";
 }
+
+NORMKIT_END_INLINE
 
 }  // namespace normkit
 

@@ -14,6 +14,7 @@ struct WeightNormArgs {
   ConstView v;
   ConstView g;
   View w;
+  NORMKIT_DEFAULT_CONSTRUCTOR(WeightNormArgs)
 };
 
 // dv may be dw or v itself; dg: x's dtype, float or double; each may be absent.
@@ -24,6 +25,7 @@ struct WeightNormBackwardArgs {
   View dv;
   View dg;
   bool accumulate = false;  // into dg
+  NORMKIT_DEFAULT_CONSTRUCTOR(WeightNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
