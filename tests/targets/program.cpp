@@ -158,8 +158,8 @@ int main() {
           const uint64_t again = run(centred != 0, dtype, n, scale, true, &kept);
           std::printf("%s %s %d%s: %08lx%08lx%s%s\n", centred != 0 ? "layer_norm" : "rms_norm", kNames[type],
                       n, scale == 1.0 ? "" : ", small", static_cast<unsigned long>(h >> 32),
-                      static_cast<unsigned long>(h & 0xFFFFFFFFu), again == h ? "" : ", otherwise in another mode",
-                      kept ? "" : ", mode lost");
+                      static_cast<unsigned long>(h & 0xFFFFFFFFu),
+                      again == h ? "" : ", otherwise in another mode", kept ? "" : ", mode lost");
         }
       }
     }

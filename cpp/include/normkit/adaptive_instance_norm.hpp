@@ -11,6 +11,9 @@
 #ifndef NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_
 #define NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
@@ -18,6 +21,7 @@ namespace normkit {
 // Both [N, C, space...]; N and C agree, space may differ, the style's is not empty.
 struct AdaptiveInstanceNormShape {
   ChannelsShape content, style;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormShape)
 };
 
 // content, y: the content's axes; y may be content itself. style: the style's axes. One dtype.
@@ -232,5 +236,7 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_

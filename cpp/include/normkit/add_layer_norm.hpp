@@ -11,6 +11,9 @@
 #ifndef NORMKIT_ADD_LAYER_NORM_HPP_
 #define NORMKIT_ADD_LAYER_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -93,5 +96,7 @@ inline Status add_layer_norm_backward_plan(const RowsShape& shape, const AddLaye
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_ADD_LAYER_NORM_HPP_

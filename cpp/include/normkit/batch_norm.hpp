@@ -9,6 +9,9 @@
 #ifndef NORMKIT_BATCH_NORM_HPP_
 #define NORMKIT_BATCH_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
@@ -55,5 +58,7 @@ inline Status batch_norm_backward_plan(const ChannelsShape& shape, const BatchNo
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_BATCH_NORM_HPP_

@@ -6,6 +6,9 @@
 #ifndef NORMKIT_EXECUTOR_HPP_
 #define NORMKIT_EXECUTOR_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +27,7 @@ struct Executor {
   int (*concurrency)(void* context) = nullptr;
   // Calls task(argument, b, e) on ranges that cover 0 .. tasks-1 exactly once and returns when all are done.
   void (*parallel_for)(void* context, int64_t tasks, TaskFunction task, void* argument) = nullptr;
+  NORMKIT_DEFAULT_CONSTRUCTOR(Executor)
 };
 
 // What a plan's state is, for a backend with kernels of its own (cuda/cuda.hpp).
@@ -36,6 +40,7 @@ struct Plan {
     int64_t tasks = 0;
     int64_t task_bytes = 0;  // memory that one task touches, about: tells whether threads are worth waking
     void (*function)(const void* state, int64_t begin, int64_t end) = nullptr;
+    NORMKIT_DEFAULT_CONSTRUCTOR(Phase)
   };
 
   int32_t phase_count = 0;
@@ -43,6 +48,7 @@ struct Plan {
   DType elements = DType::kF32;  // of a kind that is not kOther: x's
   Phase phases[kMaxPhases];
   alignas(8) unsigned char state[4608];
+  NORMKIT_DEFAULT_CONSTRUCTOR(Plan)
 
   // Runs tasks begin .. end-1 of one phase on the calling thread.
   NORMKIT_INLINE void run(int phase, int64_t begin, int64_t end) const noexcept {
@@ -124,5 +130,7 @@ NORMKIT_END_ENTRY_POINTS
     return status;                                                                                          \
   }                                                                                                         \
   NORMKIT_END_CALLS
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_EXECUTOR_HPP_

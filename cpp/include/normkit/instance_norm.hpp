@@ -9,6 +9,9 @@
 #ifndef NORMKIT_INSTANCE_NORM_HPP_
 #define NORMKIT_INSTANCE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
@@ -57,5 +60,7 @@ inline Status instance_norm_backward_plan(const ChannelsShape& shape, const Inst
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_INSTANCE_NORM_HPP_

@@ -9,6 +9,9 @@
 #ifndef NORMKIT_LAYER_NORM_HPP_
 #define NORMKIT_LAYER_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -82,5 +85,7 @@ inline Status layer_norm_backward_plan(const RowsShape& shape, const LayerNormBa
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_LAYER_NORM_HPP_

@@ -10,6 +10,9 @@
 #ifndef NORMKIT_LOCAL_RESPONSE_NORM_HPP_
 #define NORMKIT_LOCAL_RESPONSE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
@@ -80,5 +83,7 @@ inline Status local_response_norm_backward_plan(const ChannelsShape& shape,
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_LOCAL_RESPONSE_NORM_HPP_

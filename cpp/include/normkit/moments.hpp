@@ -11,6 +11,9 @@
 #ifndef NORMKIT_MOMENTS_HPP_
 #define NORMKIT_MOMENTS_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -72,5 +75,7 @@ inline Status grad_sums_update_plan(const SetsShape& shape, const GradSumsArgs& 
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_MOMENTS_HPP_

@@ -7,6 +7,9 @@
 #ifndef NORMKIT_NORMALIZE_HPP_
 #define NORMKIT_NORMALIZE_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -76,5 +79,7 @@ inline Status normalize_backward_plan(const SetsShape& shape, const NormalizeBac
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_NORMALIZE_HPP_

@@ -8,6 +8,9 @@
 #ifndef NORMKIT_RMS_NORM_HPP_
 #define NORMKIT_RMS_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -80,5 +83,7 @@ inline Status rms_norm_backward_plan(const RowsShape& shape, const RmsNormBackwa
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_RMS_NORM_HPP_

@@ -5,6 +5,9 @@
 #ifndef NORMKIT_SCALING_HPP_
 #define NORMKIT_SCALING_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -65,5 +68,7 @@ inline Status z_score_plan(const SetsShape& shape, const ZScoreArgs& args, Works
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_SCALING_HPP_

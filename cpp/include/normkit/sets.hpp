@@ -22,6 +22,7 @@ struct SetsShape {
   // Blocks are cut from runs over the last so many normalized axes (BatchNorm: one sample's space); 0: from
   // the whole set.
   int32_t run_axes = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetsShape)
 };
 
 // x, y: all axes, one dtype; y may be x itself, else must not overlap any input.

@@ -14,6 +14,9 @@
 #ifndef NORMKIT_SWITCHABLE_NORM_HPP_
 #define NORMKIT_SWITCHABLE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
@@ -94,5 +97,7 @@ inline Status switchable_norm_backward_plan(const ChannelsShape& shape,
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_SWITCHABLE_NORM_HPP_

@@ -5,6 +5,9 @@
 #ifndef NORMKIT_WEIGHT_NORM_HPP_
 #define NORMKIT_WEIGHT_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -79,5 +82,7 @@ inline Status weight_norm_backward_plan(const SetsShape& shape, const WeightNorm
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_WEIGHT_NORM_HPP_

@@ -13,6 +13,9 @@
 #ifndef NORMKIT_CUDA_CUDA_HPP_
 #define NORMKIT_CUDA_CUDA_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/normkit.hpp"
 
 struct CUstream_st;
@@ -73,5 +76,7 @@ NORMKIT_END_ENTRY_POINTS
 
 }  // namespace cuda
 }  // namespace normkit
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_CUDA_CUDA_HPP_

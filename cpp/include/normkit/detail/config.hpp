@@ -91,9 +91,9 @@
 #define NORMKIT_BEGIN_INLINE inline namespace NORMKIT_ISA NORMKIT_HIDDEN {
 #define NORMKIT_END_INLINE }
 
-#define NORMKIT_BEGIN_NAMESPACE                    \
-  NORMKIT_STRICT_FP_BEGIN namespace normkit {      \
-    inline namespace NORMKIT_ISA NORMKIT_HIDDEN {  \
+#define NORMKIT_BEGIN_NAMESPACE                   \
+  NORMKIT_STRICT_FP_BEGIN namespace normkit {     \
+    inline namespace NORMKIT_ISA NORMKIT_HIDDEN { \
     namespace detail {
 #define NORMKIT_END_NAMESPACE \
   }                           \
@@ -127,7 +127,7 @@
 // left to the linker: without optimization compilers call it. C++20 counts a struct with such a line as no
 // aggregate, so there it stays a function.
 #if __cplusplus < 202002L && !defined(__CUDACC__)
-#  define NORMKIT_DEFAULT_CONSTRUCTOR(Struct) NORMKIT_INLINE constexpr Struct() noexcept = default;
+#  define NORMKIT_DEFAULT_CONSTRUCTOR(Struct) NORMKIT_INLINE Struct() noexcept = default;
 #else
 #  define NORMKIT_DEFAULT_CONSTRUCTOR(Struct)
 #endif
