@@ -131,6 +131,18 @@ class Compiled(Target):
         run(*compiler_of(self.compiler), *self.flags, *WARNINGS, *INCLUDE, *output, folder / "all.cpp")
 
 
+@dataclass
+class OwnCode(Target):
+    """The includer's own a * b + c is fused after normkit's headers as it is without them."""
+
+    def check(self, folder):
+        (folder / "own.cpp").write_text(
+            "#include <normkit/normkit.hpp>\nfloat own(float a, float b, float c) { return a * b + c; }\n"
+        )
+        command = [*compiler_of(self.compiler), *self.flags, *INCLUDE, "-O2", "-S", "-o", "-", folder / "own.cpp"]
+        assert " fmadd" in run(*command).replace("\t", " "), "the includer's own arithmetic is no longer fused"
+
+
 def linux(name, triple, emulator, flags, levels=("-O2",), **options):
     package = "g++-" + triple.replace("_", "-")
     for level in levels:
@@ -173,6 +185,11 @@ def targets():
         for clang in ("clang++-19", "clang++-14"):
             package = clang.replace("++", "")
             yield Compiled(f"{clang} {triple}, parsed", [clang], [f"--target={triple}", *flags], [package])
+    for triple in ("aarch64-linux-gnu", "riscv64-linux-gnu"):
+        for clang in ("clang++-19", "clang++-14"):
+            packages = [clang.replace("++", "")]
+            flags = ["-ffp-contract=on", f"--target={triple}"]
+            yield OwnCode(f"{clang} {triple}, own arithmetic", [clang], flags, packages)
     wasm = ["clang-19", "libc++-19-dev-wasm32", "wasi-libc"]
     yield Compiled("clang++-19 wasm32, parsed", ["clang++-19"], ["--target=wasm32-wasi"], wasm)
     for triple in ("x86_64-linux-musl", "aarch64-macos", "x86_64-windows-gnu", "x86-windows-gnu", "wasm32-wasi"):
