@@ -3,6 +3,7 @@
 #define NORMKIT_DETAIL_ROWS_PLAN_HPP_
 
 #include "normkit/detail/columns_forward.hpp"
+#include "normkit/detail/given.hpp"
 #include "normkit/detail/short_rows_backward.hpp"
 #include "normkit/detail/strips.hpp"
 #include "normkit/executor.hpp"
@@ -327,6 +328,23 @@ inline bool plan_forward_columns(RowsForward& p, Plan* plan) {
   return true;
 }
 
+// Shorter sets by given statistics are not worth a column's lanes.
+constexpr int64_t kShortColumn = kLanes;
+
+// y from x or dx from dy; false: they do not lie as this needs it.
+inline bool plan_given(const RowsProblem& p, const Operand& from, const Operand& to,
+                       const PhaseFunctions& apply, Plan::Phase* phase) {
+  const GivenShape shape(p, from, to);
+  if (!to || !shape.suits()) return false;
+  const int64_t positions = shape.positions < kGivenPositions ? shape.positions : kGivenPositions;
+  *phase = {shape.outer * shape.pieces() * shape.panels(), 2 * positions * kGivenSets * from.bytes(),
+            apply[from.dtype]};
+  return true;
+}
+inline bool plan_forward_given(const RowsForward& p, Plan* plan) {
+  return plan_given(p, p.x, p.y, NORMKIT_PHASE_FUNCTIONS(forward_given_phase), &plan->phases[0]);
+}
+
 inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   plan->phase_count = 0;
   if (p.rows == 0) return;
@@ -339,7 +357,8 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   }
   choose_tiles(p);
   plan->phase_count = 1;
-  if (plan_forward_columns(p, plan)) {
+  if ((p.n < kShortColumn && plan_forward_given(p, plan)) || plan_forward_columns(p, plan) ||
+      plan_forward_given(p, plan)) {
     set_state(plan, p);
     return;
   }

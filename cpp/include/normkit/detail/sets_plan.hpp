@@ -440,7 +440,16 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   const int32_t rank = p.channel_sums.rank;
   const bool whole_samples = rank == 0 || p.channels % (columns.columns > 0 ? columns.columns : 1) == 0;
   const int64_t group = p.channel_sums.group() * p.channels;
-  if (!empty && suits_backward_columns(p, columns) && whole_samples) {
+  const bool by_columns = !empty && suits_backward_columns(p, columns) && whole_samples;
+  const bool may_be_given = !empty && p.given && p.segments == 1 && (p.n < kShortColumn || !by_columns);
+  if (may_be_given && !wants_parameters &&
+      plan_given(p, p.dy, p.dx, NORMKIT_PHASE_FUNCTIONS(dx_given_phase), &plan->phases[phases])) {
+    ++phases;
+  } else if (may_be_given && wants_parameters && suits_backward_given(p)) {
+    const GivenShape side_by_side(p, p.dy, p.x);
+    plan->phases[phases++] = {side_by_side.outer * side_by_side.panels(), 3 * p.n * kGivenSets * p.x.bytes(),
+                              NORMKIT_PHASE_FUNCTIONS(backward_given_phase)[args.x.dtype]};
+  } else if (by_columns) {
     const int64_t bytes = p.rstd && !p.sum_dy && (!wants_parameters || p.channels == columns.columns)
                               ? large_columns_bytes(p, columns, true, sums)
                               : 0;
