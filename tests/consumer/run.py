@@ -307,41 +307,125 @@ def check_golden_in_haswell_flags(folder, build):
         assert " 0 failed" in run(program)
 
 
-def library(build):
-    return next(p for p in (Path(build) / "cpp/src").glob("libnormkit.*") if p.suffix in (".a", ".so"))
+def library_objects(build):
+    """The library's units, and which of them are compiled for an instruction set: (paths, {isa: path})."""
+    objects = sorted((Path(build) / "cpp/src").glob("CMakeFiles/normkit*.dir/*.o"))
+    kernels = {p.name.removeprefix("kernels_").split(".")[0]: p for p in objects if "kernels_" in p.name}
+    assert kernels and len(objects) > len(kernels), f"no objects of the library in {build}"
+    return objects, kernels
+
+
+def libraries(folder, build):
+    """The same library as an archive and as a shared object."""
+    objects, _ = library_objects(build)
+    archive, shared = folder / "libnormkit.a", folder / "libnormkit.so"
+    run("ar", "rcs", archive, *objects)
+    run("g++", "-shared", "-fopenmp", "-pthread", *objects, "-o", shared)
+    return archive, shared
+
+
+def symbols(path, *options):
+    """(kind, mangled name) of every symbol."""
+    lines = run("nm", *options, path).splitlines()
+    return [(line[17], line[19:]) for line in lines if len(line) > 19]
+
+
+def shared_code(*groups):
+    """Functions and data of which the linker keeps one, where several of these groups of units have them."""
+    weak = [
+        {name for path in group for kind, name in symbols(path) if kind in "WVu"} - {"DW.ref.__gxx_personality_v0"}
+        for group in groups
+    ]
+    common = {name for i, names in enumerate(weak) for others in weak[:i] for name in names & others}
+    return sorted(common)
 
 
 def check_mixed_instruction_sets(folder, build):
     if not X86 or not cpu_has("avx2"):
         raise Skip("needs x86 with AVX2")
-    second = ["-march=x86-64-v4", "-mf16c"] if cpu_has("avx512bw") else []
-    for part, flags in (("first", ["-mavx2", "-mf16c"]), ("second", second)):
-        flags = ["-std=c++17", "-O2", f"-DPART={part}", *flags, *INCLUDE]
+    second = ["-march=x86-64-v4", "-mf16c", "-O2"] if cpu_has("avx512bw") else ["-O2"]
+    units = [folder / "first.o", folder / "second.o"]
+    for part, flags in (("first", ["-O0", "-mavx2", "-mf16c"]), ("second", second)):
+        flags = ["-std=c++17", f"-DPART={part}", *flags, *INCLUDE]
         run("g++", *flags, "-c", HERE / "part.cpp", "-o", folder / f"{part}.o")
-    run("g++", "-std=c++17", "-DNORMKIT_COMPILED", *INCLUDE, HERE / "mixed.cpp", folder / "first.o",
-        folder / "second.o", library(build), "-fopenmp", "-pthread", "-o", folder / "mixed")  # fmt: skip
-    run(folder / "mixed")
+    run("g++", "-std=c++17", "-DNORMKIT_COMPILED", *INCLUDE, "-c", HERE / "mixed.cpp", "-o", folder / "main.o")
+    objects, _ = library_objects(build)
+    common = shared_code([units[0]], [units[1]], [folder / "main.o"], objects)
+    assert not common, f"the linker may mix {common[:5]}"
+    for lib in libraries(folder, build):
+        for order in ([*units, lib], [*reversed(units), lib], [lib, *units, lib]):
+            run("g++", folder / "main.o", *order, "-fopenmp", "-pthread", "-o", folder / "mixed")
+            run(folder / "mixed", env={"LD_LIBRARY_PATH": str(folder)})
+
+
+def check_newer_units_beside_older_ones(folder, build):
+    """Of a unit for plain x86-64 and one for a newer processor, in either order, the first runs anywhere."""
+    if not X86:
+        raise Skip("needs x86")
+    emulator = need("qemu-x86_64")
+    for name, flags in (("plain", []), ("newer", ["-march=sandybridge"])):
+        # Without optimization nothing is inlined but what must be.
+        common = ["-std=c++17", "-O0", f"-DPART={name}", *flags, *INCLUDE]
+        run("g++", *common, "-c", HERE / "part.cpp", "-o", folder / f"{name}.o")
+        compiled = ["-DNORMKIT_COMPILED", "-DPREFIX=library_third_of_"]
+        run("g++", *common, *compiled, "-c", HERE / "part.cpp", "-o", folder / f"{name}_caller.o")
+    run("g++", "-std=c++17", "-O0", *INCLUDE, "-c", HERE / "older.cpp", "-o", folder / "main.o")
+    plain, newer = ([folder / f"{n}.o", folder / f"{n}_caller.o"] for n in ("plain", "newer"))
+    common = shared_code(plain, newer)
+    assert not common, f"the linker may mix {common[:5]}"
+    for lib in libraries(folder, build):
+        for units in ([*plain, *newer], [*newer, *plain]):
+            run("g++", *units, folder / "main.o", lib, "-fopenmp", "-pthread", "-o", folder / "older")
+            run(emulator, "-cpu", "Nehalem", "-E", f"LD_LIBRARY_PATH={folder}", folder / "older")
 
 
 def check_symbols_of_each_instruction_set(folder, build):
-    objects = sorted((Path(build) / "cpp/src").glob("CMakeFiles/normkit_*.dir/kernels_*.o"))
-    assert objects, f"no kernel objects in {build}"
+    objects, kernels = library_objects(build)
     for path in objects:
-        isa = path.name.removeprefix("kernels_").split(".")[0]
+        isa = next((name for name, unit in kernels.items() if unit == path), None)
         exported, instances = [], 0
-        for line in run("nm", "-C", path).splitlines():
-            kind, symbol = line[17], line[19:]
-            if kind == "U":
+        for kind, symbol in symbols(path, "-C"):
+            if kind in "WVu":
+                # Names that no unit but the library's has.
+                mine = f"normkit::library_{isa}_" if isa else "library_"
+                personality = symbol == "DW.ref.__gxx_personality_v0"
+                assert mine in symbol or (personality and not isa), f"{path.name}: {kind} {symbol}"
+                instances += 1
+            elif isa and kind == "U":
                 assert symbol in ("memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"), f"{isa}: {symbol}"
-            elif kind in "WVuB" or kind.isupper():
-                if kind == "T":
-                    exported.append(symbol)
-                else:
-                    assert f"normkit::{isa}::" in symbol, f"{isa}: {kind} {symbol}"
-                    instances += 1
-        assert exported == [f"normkit_table_{isa}"], f"{isa} exports {exported}"
-        text = run("size", path).splitlines()[1].split()[0]
-        print(f"      {isa}: {instances} shared functions, {text} bytes of code and constants")
+            elif isa and kind.isupper():
+                assert kind == "T", f"{isa}: {kind} {symbol}"
+                exported.append(symbol)
+        if isa:
+            assert exported == [f"normkit_table_{isa}"], f"{isa} exports {exported}"
+            text = run("size", path).splitlines()[1].split()[0]
+            print(f"      {isa}: {instances} functions of its own, {text} bytes of code and constants")
+    _, shared = libraries(folder, build)
+    for kind, symbol in symbols(shared, "-D", "--defined-only", "-C"):
+        assert kind == "T", f"the shared library exports {kind} {symbol}"
+
+
+def check_argument_structs_are_aggregates(folder, build):
+    """Structs are filled by position and by name, as before, and pass between units of any flags."""
+    (folder / "aggregate.cpp").write_text(
+        "#include <normkit/normkit.hpp>\n#include <type_traits>\n"
+        "static_assert(std::is_aggregate_v<normkit::LayerNormArgs>);\n"
+        "static_assert(std::is_aggregate_v<normkit::BatchNormArgs>);\n"
+        "normkit::Status f(float* x, const normkit::RowsShape& shape) {\n"
+        "  return normkit::layer_norm(shape, {x, x, {}, {}, 1e-6});\n}\n"
+        "#if __cplusplus >= 202002L\n"
+        "const normkit::RmsNormArgs args = {.eps = 1e-6};\n#endif\n"
+    )
+    for compiler in ["g++"] + (["clang++-19"] if shutil.which("clang++-19") else []):
+        for standard in ("c++17", "c++20"):
+            run(compiler, f"-std={standard}", *INCLUDE, "-fsyntax-only", folder / "aggregate.cpp")
+
+
+def check_macros_of_other_headers(folder, build):
+    for compiler in ["g++"] + (["clang++-19"] if shutil.which("clang++-19") else []):
+        flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fopenmp", "-fsyntax-only", *INCLUDE]
+        run(compiler, *flags, HERE / "foreign_macros.cpp")
+        run(compiler, *flags, "-DNORMKIT_COMPILED", HERE / "foreign_macros.cpp")
 
 
 CHECKS = {

@@ -11,6 +11,9 @@
 #ifndef NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_
 #define NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
@@ -18,6 +21,7 @@ namespace normkit {
 // Both [N, C, space...]; N and C agree, space may differ, the style's is not empty.
 struct AdaptiveInstanceNormShape {
   ChannelsShape content, style;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormShape)
 };
 
 // content, y: the content's axes; y may be content itself. style: the style's axes. One dtype.
@@ -27,6 +31,7 @@ struct AdaptiveInstanceNormArgs {
   View y;
   double eps = 1e-5;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormArgs)
 };
 
 // dcontent may be dy or content itself; dcontent, dstyle may be absent.
@@ -37,6 +42,7 @@ struct AdaptiveInstanceNormBackwardArgs {
   View dcontent;
   View dstyle;
   double eps = 1e-5;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -230,5 +236,7 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_

@@ -11,6 +11,7 @@
 namespace normkit {
 
 namespace executor_detail {
+NORMKIT_BEGIN_INLINE
 
 inline int openmp_concurrency(void* context) {
   return *static_cast<const int*>(context);
@@ -64,12 +65,17 @@ inline void openmp_parallel_for(void* context, int64_t tasks, TaskFunction task,
   }
 }
 
+NORMKIT_END_INLINE
 }  // namespace executor_detail
+
+NORMKIT_BEGIN_INLINE
 
 // `threads` points to the number of threads to use; it is read at each call and must outlive the executor.
 inline Executor openmp_executor(int* threads) noexcept {
   return {threads, &executor_detail::openmp_concurrency, &executor_detail::openmp_parallel_for};
 }
+
+NORMKIT_END_INLINE
 
 }  // namespace normkit
 

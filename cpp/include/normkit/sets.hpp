@@ -22,6 +22,7 @@ struct SetsShape {
   // Blocks are cut from runs over the last so many normalized axes (BatchNorm: one sample's space); 0: from
   // the whole set.
   int32_t run_axes = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetsShape)
 };
 
 // x, y: all axes, one dtype; y may be x itself, else must not overlap any input.
@@ -46,6 +47,7 @@ struct SetNormArgs {
   View running_var;
   double momentum = 0.1;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetNormArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both
@@ -70,6 +72,7 @@ struct SetNormBackwardArgs {
   ConstView sum_dy;
   ConstView sum_dy_xhat;
   int64_t count = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetNormBackwardArgs)
 };
 
 }  // namespace normkit

@@ -5,6 +5,9 @@
 #ifndef NORMKIT_TYPES_HPP_
 #define NORMKIT_TYPES_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,7 +16,7 @@
 namespace normkit {
 
 // Result of every operation. On anything but kOk nothing was written; but kDeviceError may come between the
-// kernels of a call.
+// kernels of a call. Where a macro of another header takes the name (X11 has one), compare with 0.
 enum class Status : int32_t {
   kOk = 0,
   kNullPointer,        // a required array (x, y, dy, ...) is missing while the shape has elements
@@ -88,6 +91,7 @@ struct RowsShape {
   int32_t outer = 0;
   int32_t inner = 0;
   const int64_t* size = nullptr;  // outer + inner sizes
+  NORMKIT_DEFAULT_CONSTRUCTOR(RowsShape)
 };
 
 // A strided operand. `strides` are in elements, one for each axis on which the operand is defined (all of the
@@ -124,7 +128,10 @@ struct View {
 struct Workspace {
   void* data = nullptr;
   size_t bytes = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(Workspace)
 };
+
+NORMKIT_BEGIN_INLINE
 
 // A sentence for people; never null.
 inline const char* status_message(Status status) noexcept {
@@ -159,6 +166,10 @@ inline const char* status_message(Status status) noexcept {
   return "unknown status";
 }
 
+NORMKIT_END_INLINE
+
 }  // namespace normkit
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_TYPES_HPP_

@@ -80,7 +80,7 @@ struct GivenPanel {
     for (int c = 0; c < count; c += kVecLanes) {
       const Vec16<double> one = Vec16<double>::splat(1.0), eps = Vec16<double>::splat(p.eps);
       if (p.given_variance) (one / square_root(Vec16<double>::load(second + c) + eps)).store(second + c);
-      round(c);
+      round_sets(c);
     }
     any_wide = false;
     if constexpr (sizeof(C) == sizeof(float))
@@ -100,7 +100,7 @@ struct GivenPanel {
 
  private:
   // As row_from does.
-  NORMKIT_INLINE void round(int c) {
+  NORMKIT_INLINE void round_sets(int c) {
     const Vec16<double> m = Vec16<double>::load(mean + c), s = Vec16<double>::load(second + c);
     if constexpr (sizeof(C) == sizeof(float)) {
       const Vec16<float> rounded = narrow16(m);

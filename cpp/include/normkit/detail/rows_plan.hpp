@@ -99,7 +99,7 @@ class ArgumentChecker {
  private:
   // The addresses that an operand lies between.
   struct Place {
-    intptr_t first, end;
+    int64_t first, end;
     inline bool apart(const Place& other) const { return end <= other.first || other.end <= first; }
   };
 
@@ -129,7 +129,7 @@ class ArgumentChecker {
       operand->data = nullptr;
       return;
     }
-    const intptr_t address = reinterpret_cast<intptr_t>(operand->data);
+    const int64_t address = address_of(operand->data);
     if ((address & (operand->bytes() - 1)) != 0) return fail(Status::kMisaligned);
     int64_t contiguous[2 * kMaxRank];
     if (strides == nullptr) {
