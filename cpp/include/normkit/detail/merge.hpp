@@ -53,6 +53,60 @@ NORMKIT_INLINE Moments<double> merge(const Moments<double>& a, const Moments<dou
   return {n, pair.sum, pair.error, a.m2 + b.m2 + d * d * (a.count * b.count / n)};
 }
 
+// ---- moments near the ends of double's range ----
+
+// A power of two that takes a positive double near 1, as far as one can: at most 2^1000.
+NORMKIT_INLINE double inverse_power_of_two(double v) {
+  double scale = 1.0;
+  for (; v < 0x1p-100 && scale < 0x1p1000; v *= 0x1p100) scale *= 0x1p100;
+  for (; v > 0x1p100; v *= 0x1p-100) scale *= 0x1p-100;
+  return scale;
+}
+
+// Of double elements whose partial results are kept or pass from phase to phase: m2 is that of x times `scale`,
+// a power of two, so that it neither overflows nor vanishes. 1 but near the ends of double's range.
+struct ScaledMoments {
+  double count, mean, mean_low, m2, scale;
+
+  NORMKIT_INLINE Moments<double> plain() const { return {count, mean, mean_low, m2}; }
+};
+
+NORMKIT_INLINE bool fits_unscaled(double m2) {
+  return m2 >= 0x1p-800 && m2 <= 0x1p800;
+}
+
+// In the scale of what counts most: of the two, and of the distance between their means.
+inline NORMKIT_NOINLINE ScaledMoments merge_scaled(const ScaledMoments& a, const ScaledMoments& b) {
+  const Moments<double> plain = merge(a.plain(), b.plain());
+  const double n = plain.count, part = b.count / n;
+  const double d = (b.mean - a.mean) + (b.mean_low - a.mean_low), distance = d < 0.0 ? -d : d;
+  if (d != d) return {n, plain.mean, plain.mean_low, plain.m2, 1.0};
+  double scale = 0x1p1000;
+  if (a.m2 != 0.0 && a.scale < scale) scale = a.scale;
+  if (b.m2 != 0.0 && b.scale < scale) scale = b.scale;
+  if (distance != 0.0) {
+    const bool near_one = distance > 0x1p-400 && distance < 0x1p400;
+    const double own = near_one                    ? 1.0
+                       : distance > 0x1p1000 ? 0x1p-1000
+                                                   : inverse_power_of_two(distance);
+    if (own < scale) scale = own;
+  }
+  const double scaled =
+      (b.mean * scale - a.mean * scale) + (b.mean_low * scale - a.mean_low * scale);
+  const double of_a = scale / a.scale, of_b = scale / b.scale;
+  const double m2 = a.m2 * of_a * of_a + b.m2 * of_b * of_b + scaled * scaled * (a.count * b.count / n);
+  if (distance > 0x1p1000) return {n, a.mean * (a.count / n) + b.mean * part, 0.0, m2, scale};
+  return {n, plain.mean, plain.mean_low, m2, scale};
+}
+
+NORMKIT_INLINE ScaledMoments merge(const ScaledMoments& a, const ScaledMoments& b) {
+  const Moments<double> plain = merge(a.plain(), b.plain());
+  const bool same = plain.m2 == 0.0 && a.mean == b.mean && a.mean_low == b.mean_low;
+  if (NORMKIT_LIKELY(a.scale == 1.0 && b.scale == 1.0 && (fits_unscaled(plain.m2) || same)))
+    return {plain.count, plain.mean, plain.mean_low, plain.m2, 1.0};
+  return merge_scaled(a, b);
+}
+
 // Two plain sums side by side: (sum g, sum g xhat) of a backward pass; the sum of squares of RMSNorm uses the
 // first.
 struct Sums {

@@ -20,9 +20,12 @@ struct RowMoments {
   double mean, mean_low, var, scale;
 };
 
+// What an absent weight and bias count as: they change no bit.
+constexpr double kMissingWeight = 1.0, kMissingBias = -0.0;
+
 struct RowsForward : RowsProblem {
   Operand y, bias;                                   // without y: statistics only
-  double missing_weight = 1.0, missing_bias = -0.0;  // what an absent one counts as; these change no bit
+  double low = 0.0, high = 1.0;   // of kRange: where the least and the largest element go
   RowMoments* moments = nullptr;                     // of row r at r & moments_mask, where they are wanted
   int64_t moments_mask = -1;
   int32_t tile_rows = 1;
@@ -191,6 +194,21 @@ NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, 
   wide_apply_block(x, y, n, row.wide, weight, bias);
 }
 
+// kRange of one block, in double, rounded once. Roundings may take the largest element past `high`, or leave it
+// short: what lies as far from the least one becomes `high`, and nothing lies outside.
+template <typename T>
+NORMKIT_NOINLINE void range_block(const RowsForward& p, const T* x, T* y, int n, const RowStatistics& s) {
+  const double down = is_finite(p.high - p.low) ? 1.0 : 0.5;  // of a range that double cannot hold, half
+  const double width = p.high * down - p.low * down, low = p.low * down;
+  const double least = p.low < p.high ? p.low : p.high, most = p.low < p.high ? p.high : p.low;
+  for (int i = 0; i < n; ++i) {
+    const double above = read<double>(x + i) * s.scale - s.mean;
+    double v = (above * s.rstd * width + low) / down;
+    if (above == s.var && s.rstd != 0.0) v = p.high;
+    write(y + i, v < least ? least : v > most ? most : v);
+  }
+}
+
 // A finished block, past the cache.
 template <typename T>
 NORMKIT_NOINLINE void stream_block(const T* from, T* y, int n) {
@@ -226,7 +244,7 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
                                    ParameterReader<Compute<T>>& weight, ParameterReader<Compute<T>>& bias,
                                    T* x_buffer, T* y_buffer) {
   using C = Compute<T>;
-  const bool exact = p.statistic == Statistic::kRange;
+  const bool range = p.statistic == Statistic::kRange;
   const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
   const T* x_row[kMaxTileRows];
   T* y_row[kMaxTileRows];
@@ -239,7 +257,7 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
   }
   if (!p.given) row_statistics(p, x_row, count, x_buffer, statistics);
   for (int r = 0; r < count; ++r) {
-    row[r] = row_from(statistics[r], exact, C());
+    row[r] = row_from(statistics[r], C());
     if (!p.given) save_statistics(p, first + r, statistics[r]);
   }
   if (!p.y) return;
@@ -257,7 +275,10 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
       T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
       const bool staged = straight == nullptr || (p.stream && p.activation != Activation::kNone);
       T* y = staged ? y_buffer : straight;
-      forward_block(row[r], x, y, length, p.stream && !staged, w, b, p.ahead);
+      if (range)
+        range_block(p, x, y, length, statistics[r]);
+      else
+        forward_block(row[r], x, y, length, p.stream && !staged, w, b, p.ahead);
       activate_block(p.activation, y, length);
       if (straight == nullptr)
         scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);

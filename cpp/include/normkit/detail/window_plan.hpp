@@ -29,13 +29,14 @@ inline void choose_window(WindowProblem& p, int64_t positions, int64_t channels,
 }
 
 inline size_t window_workspace_bytes(const ChannelsShape& shape, int64_t size, bool backward) {
-  if (size < 1 || shape.rank < 2 || shape.rank > kMaxRank - 1 || shape.size == nullptr ||
+  if (size < 1 || shape.rank < 2 || shape.rank > kMaxRank || shape.size == nullptr ||
       checked_product(shape.size, shape.rank) <= 0)
     return 0;
   WindowProblem p;
   const int64_t channels = shape.size[1];
   choose_window(p, checked_product(shape.size, shape.rank) / channels, channels, size, false, backward);
-  return p.scratch_bytes == 0 ? 0 : static_cast<size_t>(p.tasks * p.scratch_bytes) + 64;
+  const size_t axes_bytes = more_axes_bytes(shape);
+  return p.scratch_bytes == 0 ? axes_bytes : static_cast<size_t>(p.tasks * p.scratch_bytes) + 64 + axes_bytes;
 }
 
 template <bool kBackward>
@@ -52,7 +53,7 @@ inline Status window_plan(const ChannelsShape& shape, const Args& args, const Co
                           Activation activation, Workspace workspace, Plan* plan) {
   WindowProblem p;
   RowsProblem rows;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(position_sets(shape), &rows, check);
   p.activation = activation;
   check.activation(activation);
