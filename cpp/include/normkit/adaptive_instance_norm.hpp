@@ -82,6 +82,7 @@ NORMKIT_NOINLINE void style_statistics(const RowsForward& style, int64_t tile, M
   for (int64_t r = first; r < first + style.tile_rows; ++r) {
     RowMoments& m = ring.of[r & (kRing - 1)];
     m.var = square_root(m.var + style.eps * m.scale * m.scale) / m.scale;
+    m.mean /= m.scale;
   }
 }
 

@@ -11,6 +11,10 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
+NORMKIT_INLINE bool is_finite(double v) {
+  return v - v == 0.0;
+}
+
 // Elements in a block. Smaller blocks cost speed on rows of 768; with 4096 the float lanes grow too long to
 // keep 5 ULP.
 constexpr int kBlock = 1024;
@@ -63,40 +67,39 @@ NORMKIT_INLINE double inverse_power_of_two(double v) {
   return scale;
 }
 
-// Of double elements whose partial results are kept or pass from phase to phase: m2 is that of x times `scale`,
-// a power of two, so that it neither overflows nor vanishes. 1 but near the ends of double's range.
+// Of double elements whose partial results are kept or pass from phase to phase: those of x times `scale`, a
+// power of two, so that m2 neither overflows nor vanishes. 1 but near the ends of double's range.
 struct ScaledMoments {
   double count, mean, mean_low, m2, scale;
 
   NORMKIT_INLINE Moments<double> plain() const { return {count, mean, mean_low, m2}; }
+  NORMKIT_INLINE ScaledMoments in(double wanted) const {
+    const double ratio = wanted / scale;
+    return {count, mean * ratio, mean_low * ratio, m2 * ratio * ratio, wanted};
+  }
 };
 
 NORMKIT_INLINE bool fits_unscaled(double m2) {
   return m2 >= 0x1p-800 && m2 <= 0x1p800;
 }
 
-// In the scale of what counts most: of the two, and of the distance between their means.
+// In the scale of what counts most: the spread of either, or the distance between their means.
 inline NORMKIT_NOINLINE ScaledMoments merge_scaled(const ScaledMoments& a, const ScaledMoments& b) {
-  const Moments<double> plain = merge(a.plain(), b.plain());
-  const double n = plain.count, part = b.count / n;
-  const double d = (b.mean - a.mean) + (b.mean_low - a.mean_low), distance = d < 0.0 ? -d : d;
-  if (d != d) return {n, plain.mean, plain.mean_low, plain.m2, 1.0};
-  double scale = 0x1p1000;
+  const double common = (a.scale < b.scale ? a.scale : b.scale) * 0x1p-2;  // in which no distance overflows
+  const ScaledMoments low_a = a.in(common), low_b = b.in(common);
+  const double d = (low_b.mean - low_a.mean) + (low_b.mean_low - low_a.mean_low);
+  const double distance = d < 0.0 ? -d : d;
+  double scale = __builtin_inf();
   if (a.m2 != 0.0 && a.scale < scale) scale = a.scale;
   if (b.m2 != 0.0 && b.scale < scale) scale = b.scale;
-  if (distance != 0.0) {
-    const bool near_one = distance > 0x1p-400 && distance < 0x1p400;
-    const double own = near_one                    ? 1.0
-                       : distance > 0x1p1000 ? 0x1p-1000
-                                                   : inverse_power_of_two(distance);
+  if (distance != 0.0 && is_finite(distance)) {
+    const bool is_odd = distance < 0x1p-400 * common || distance > 0x1p400 * common;
+    const double own = is_odd ? inverse_power_of_two(distance) * common : 1.0;
     if (own < scale) scale = own;
   }
-  const double scaled =
-      (b.mean * scale - a.mean * scale) + (b.mean_low * scale - a.mean_low * scale);
-  const double of_a = scale / a.scale, of_b = scale / b.scale;
-  const double m2 = a.m2 * of_a * of_a + b.m2 * of_b * of_b + scaled * scaled * (a.count * b.count / n);
-  if (distance > 0x1p1000) return {n, a.mean * (a.count / n) + b.mean * part, 0.0, m2, scale};
-  return {n, plain.mean, plain.mean_low, m2, scale};
+  if (!is_finite(scale)) scale = 1.0;
+  const Moments<double> m = merge(a.in(scale).plain(), b.in(scale).plain());
+  return {m.count, m.mean, m.mean_low, m.m2, scale};
 }
 
 NORMKIT_INLINE ScaledMoments merge(const ScaledMoments& a, const ScaledMoments& b) {

@@ -15,7 +15,7 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// var is biased, of x times `scale` (1 unless double elements come near the ends of their range).
+// Of x times `scale` (1 unless double elements come near the ends of their range); var is biased.
 struct RowMoments {
   double mean, mean_low, var, scale;
 };
@@ -227,7 +227,7 @@ NORMKIT_INLINE void save_statistics(const RowsForward& p, int64_t r, const RowSt
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
   if (p.moments != nullptr) {
-    p.moments[r & p.moments_mask] = {s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale};
+    p.moments[r & p.moments_mask] = {s.mean, s.mean_low, s.var, s.scale};
   }
 }
 

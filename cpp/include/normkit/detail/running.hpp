@@ -80,7 +80,7 @@ struct RunningUpdate {
   }
   NORMKIT_INLINE Sums unbiased(const RowMoments& m) const {
     const double n = static_cast<double>(forward.n);
-    return {m.mean, finite_variance(m.var / m.scale / m.scale * n / (n - 1.0))};
+    return {m.mean / m.scale, finite_variance(m.var / m.scale / m.scale * n / (n - 1.0))};
   }
   // The moments of set r. Those of one element have no unbiased variance: all is left alone.
   NORMKIT_INLINE void take(int64_t r, const RowMoments& m) const {

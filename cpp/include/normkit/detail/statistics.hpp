@@ -268,7 +268,8 @@ inline NORMKIT_NOINLINE ScaledMoments kept_moments(const double* x, int n) {
   alignas(64) double scaled[kBlock];
   for (int i = 0; i < n; ++i) scaled[i] = x[i] * scale;
   const Moments<double> m = block_moments(scaled, n, block_sum(scaled, n));
-  return {m.count, m.mean / scale, m.mean_low / scale, m.m2, m.m2 == 0.0 ? 1.0 : scale};
+  const ScaledMoments of_scaled{m.count, m.mean, m.mean_low, m.m2, scale};
+  return m.m2 == 0.0 ? of_scaled.in(1.0) : of_scaled;
 }
 template <typename T>
 using KeptMoments = decltype(kept_moments(static_cast<const T*>(nullptr), 0));

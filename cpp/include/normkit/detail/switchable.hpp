@@ -198,7 +198,7 @@ struct Mixer {
     Mixture m;
     for (int k = 0; k < 3; ++k) {
       const double ratio = scale / part[k]->scale;
-      m.part[k] = {part[k]->mean * scale, part[k]->mean_low * scale, part[k]->var * ratio * ratio, scale};
+      m.part[k] = {part[k]->mean * ratio, part[k]->mean_low * ratio, part[k]->var * ratio * ratio, scale};
     }
     m.mixed = m.part[2];
     const double shift =
@@ -243,7 +243,7 @@ inline void switchable_merge_phase(const void* state, int64_t, int64_t) {
   merge_switchable(s);
   for (int64_t c = 0; s.training && c < s.channels; ++c) {
     const RowMoments& m = s.batch[c];
-    follow(s.running_mean, c, s.momentum, m.mean);
+    follow(s.running_mean, c, s.momentum, m.mean / m.scale);
     follow(s.running_var, c, s.momentum, finite_variance(m.var / m.scale / m.scale));
   }
 }
@@ -325,7 +325,7 @@ class SetReader {
       tree.push(grad_sums(dy, x, b.length, row, one_.block(r, b.begin, b.length), overflows));
     }
     const Sums total = tree.finish();
-    return {{s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale}, {total.first, total.second / s.rstd}};
+    return {{s.mean, s.mean_low, s.var, s.scale}, {total.first, total.second / s.rstd}};
   }
   // From what was kept, where it was.
   NORMKIT_INLINE SetSums get(int64_t r) {
