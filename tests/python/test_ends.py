@@ -397,3 +397,38 @@ def test_given_statistics():
     check("var", nk.batch_norm(x, m, np.array([1e308]), eps=0.0), (exact(x) - exact(m)) / root(exact([1e308])))
     dx = nk.batch_norm_backward(np.ones_like(x), x, m, np.array([1e308]), eps=0.0)[0]
     check("dx", dx, np.full(x.shape, 1 / mpmath.sqrt(mpmath.mpf(1e308)), object))
+
+
+@pytest.mark.parametrize("beta", (0.75, 0.5, 1.0, 0.6))
+@pytest.mark.parametrize("magnitude", (1.0, 1.7e308, 1e300, 1e200, 1e160, 1e-160, 1e-200, 1e-300, 1e-310))
+@pytest.mark.parametrize("channels_last", (False, True))
+def test_local_response(magnitude, beta, channels_last):
+    """Also where ordinary channels follow extreme ones."""
+    large = magnitude >= 1.0
+    x = np.random.default_rng(14).uniform(0.2, 1, (1, 20, 3)) * magnitude
+    x[:, 10:] /= magnitude if magnitude < 1e300 and magnitude > 1e-300 else 1.0
+    k, alpha, size = (1.0 if large else 0.0), 0.3, 3
+    power = mpmath.mpf(magnitude) ** (2 * beta)
+    dy = np.random.default_rng(15).uniform(0.2, 1, x.shape) * float(min(power, mpmath.mpf(1e290)))
+    dy[:, 9:] = 1.0  # where dx would overflow
+    x = last(x) if channels_last else x
+
+    def forward(v):
+        squares = v * v
+        sums = sum(
+            np.concatenate([np.zeros((1, max(-s, 0), 3), object), squares[:, max(s, 0) : 20 + min(s, 0)], np.zeros((1, max(s, 0), 3), object)], 1)
+            for s in (-1, 0, 1)
+        )
+        bases = mpmath.mpf(k) + mpmath.mpf(alpha) / size * sums
+        return v / np.vectorize(lambda b: b ** mpmath.mpf(beta), otypes=[object])(bases)
+
+    wanted = forward(exact(x))
+    got = nk.local_response_norm(x, size, alpha, beta, k)
+    for part in (slice(0, 9), slice(11, 20)):
+        if max(abs(v) for v in wanted[:, part].flat) < 1e308:
+            check("y", got[:, part], wanted[:, part], 32)
+    wanted = gradient(forward, x, dy)
+    got = nk.local_response_norm_backward(dy, x, size, alpha, beta, k)[0]
+    for part in (slice(0, 8), slice(12, 20)):
+        if max(abs(v) for v in wanted[:, part].flat) < 1e308:
+            check("dx", got[:, part], wanted[:, part], 128, 1)
