@@ -255,7 +255,7 @@ struct OddBase {
     power = power_of_one(p.beta, base);
     root = power_of_one(p.beta, s);
   }
-  inline double scaled(double v) const { return v / power * root * root; }
+  inline double scaled(double v) const { return v * root / power * root; }
 };
 
 // Of n elements, as window_bases, power_of_base and divide have left them; x begins with the first window.
