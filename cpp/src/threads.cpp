@@ -4,15 +4,14 @@
 #include <atomic>
 
 #if defined(__linux__)
-#  include <sched.h>
 #  include <sys/stat.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
 #  include <pthread.h>
 #endif
-#include <thread>
 
 #include "normkit/normkit.hpp"
+#include "processors.hpp"
 #if defined(_OPENMP)
 #  include "normkit/exec_openmp.hpp"
 #endif
@@ -60,30 +59,12 @@ const OwnThreads& own_threads() {
   return own;
 }
 
-// Processors that this process may use: its affinity mask, and the quota of its control group (containers).
-int usable_processors() {
-  int count = static_cast<int>(std::thread::hardware_concurrency());
-#if defined(__linux__)
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) count = CPU_COUNT(&set);
-  if (FILE* file = fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    long quota = 0, period = 0;
-    if (fscanf(file, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
-      const long whole = (quota + period - 1) / period;
-      if (whole < count) count = static_cast<int>(whole);
-    }
-    fclose(file);
-  }
-#endif
-  return count > 0 ? count : 1;
-}
-
 std::atomic<int>& thread_count() {
   static std::atomic<int> count{[] {
     if (const int own = own_threads().count) return own;
     if (const int openmp = threads_of_openmp()) return openmp;
-    return usable_processors();
+    const int usable = usable_processors(), quota = processor_quota();
+    return quota > 0 && quota < usable ? quota : usable;
   }()};
   return count;
 }

@@ -100,9 +100,7 @@ def package_versions(names: list[str]) -> dict[str, str]:
 
 def usable_processors() -> int:
     """Processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return _ext._usable_processors()
 
 
 def memory_bytes() -> int | None:
@@ -138,23 +136,14 @@ def _threads() -> tuple[int, str]:
             expected, reason = int(number[1]), f"{variable}={os.environ[variable]}"
             break
     else:
-        expected, quota = usable_processors(), _processor_quota()
+        expected, quota = usable_processors(), _ext._processor_quota()
         reason = f"{expected} usable processors"
         if expected < (os.cpu_count() or 1):
             reason += f" of {os.cpu_count()}, by the affinity of the process"
-        if quota is not None and quota < expected:
+        if 0 < quota < expected:
             expected, reason = quota, f"{reason}, and a quota of {quota} for the control group"
         reason += "; NORMKIT_NUM_THREADS overrides it"
     return threads, reason if threads == expected else "set_num_threads was called"
-
-
-def _processor_quota() -> int | None:
-    """Processors that the control group may use (containers), rounded up."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (SYSTEM / "fs/cgroup/cpu.max").read_text().split()
-        if int(quota) > 0 and int(period) > 0:
-            return -(-int(quota) // int(period))
-    return None
 
 
 def _stores() -> str:

@@ -2,6 +2,10 @@
 
 But for :func:`norm`, which reads its pattern first, they are the extension's own functions, with nothing in
 between: a call on a small array costs less than a microsecond.
+
+PyTorch tensors: what is written to one (``out``, gradients, running statistics) counts as a change of it, so
+that autograd refuses to use what it had saved of it. A result lies in memory that normkit has allocated:
+``resize_`` cannot make it larger (``result.clone()`` can be resized).
 """
 
 from ._ext import (

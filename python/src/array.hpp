@@ -97,6 +97,9 @@ nb::object new_numpy(const int64_t* sizes, int32_t ndim, DType dtype);  // C ord
 
 // dlpack_array.cpp
 void read_dlpack(Array& array, PyObject* object, Access access);
+// Tells PyTorch that normkit has written to this tensor of its: autograd then sees that what it has saved of
+// it, or of a view of it, is gone.
+void count_torch_write(PyObject* tensor);
 
 }  // namespace normkit::python
 

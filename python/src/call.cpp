@@ -24,6 +24,23 @@ Operand& Call::add() {
   return added;
 }
 
+void Call::run_accepted(const Plan& plan) {
+  try {
+    on_device() ? run_on_device(plan) : run_plan(plan);
+  } catch (...) {
+    count_writes();  // Ctrl-C leaves arrays partly written
+    throw;
+  }
+  count_writes();
+}
+
+void Call::count_writes() const {
+  for (int i = 0; i < used_; ++i) {
+    const Operand& written = operand(i);
+    if (written.used && written.array.kind == Kind::kTorch) count_torch_write(written.array.object);
+  }
+}
+
 void Call::run_on_device(const Plan& plan) {
   const size_t bytes = cuda_backend::workspace_bytes(plan);
   const int64_t count = static_cast<int64_t>(bytes + sizeof(double) - 1) / int64_t{sizeof(double)};

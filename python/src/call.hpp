@@ -32,7 +32,7 @@ class Call {
     Plan plan;
     const Status status = make_plan(shape, args, on_host ? scratch.workspace() : cuda::lent_later(), &plan);
     if (status != Status::kOk) fail(status);
-    on_host ? run_plan(plan) : run_on_device(plan);
+    run_accepted(plan);
   }
   // What a plan checks too; for an operation without one.
   void check_aligned() const;
@@ -47,7 +47,10 @@ class Call {
   const Operand& operand(int i) const { return reinterpret_cast<const Operand*>(memory_)[i]; }
 
  private:
+  void run_accepted(const Plan& plan);
   void run_on_device(const Plan& plan);
+  // Tells the libraries of the arrays that the caller wanted written.
+  void count_writes() const;
   // Turns a refused plan into an exception that names the arguments concerned.
   [[noreturn]] void fail(Status status) const;
   [[noreturn]] void fail_overlap() const;

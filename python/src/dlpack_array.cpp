@@ -316,7 +316,42 @@ nb::ft_mutex known_mutex;
 ForeignType known[32];
 std::atomic<int> known_count{0};
 
+// PyTorch's own ways to count a write that it has not made; null where it has none of the name.
+struct VersionCounter {
+  PyObject* of_all = nullptr;  // of an iterable; behind the public one, at half its price
+  PyObject* of_one = nullptr;
+};
+
+const VersionCounter& version_counter() {
+  static const VersionCounter counter{
+      attribute_of_loaded("torch._C", "_increment_version").release().ptr(),
+      attribute_of_loaded("torch.autograd.graph", "increment_version").release().ptr()};
+  return counter;
+}
+
+// What PyTorches without increment_version can do: clear no elements of the tensor.
+nb::object clear_nothing(PyObject* tensor) {
+  const nb::object none = nb::steal(PyObject_CallMethod(tensor, "as_strided", "(i)(i)", 0, 1));
+  return none.is_valid() ? nb::steal(PyObject_CallMethod(none.ptr(), "zero_", nullptr)) : nb::object();
+}
+
 }  // namespace
+
+void count_torch_write(PyObject* tensor) {
+  const VersionCounter& counter = version_counter();
+  if (counter.of_all != nullptr) {
+    const nb::object all = nb::steal(PyTuple_Pack(1, tensor));
+    if (!all.is_valid()) nb::raise_python_error();
+    if (nb::steal(PyObject_CallOneArg(counter.of_all, all.ptr())).is_valid()) return;
+    PyErr_Clear();  // it is PyTorch's own affair, and once took one tensor
+  }
+  const nb::object done = counter.of_one != nullptr ? nb::steal(PyObject_CallOneArg(counter.of_one, tensor))
+                                                    : clear_nothing(tensor);
+  if (done.is_valid()) return;
+  // A tensor made under torch.inference_mode() has no version, which older PyTorches answer with an error.
+  if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) nb::raise_python_error();
+  PyErr_Clear();
+}
 
 const ForeignType& foreign_type(PyTypeObject* type, ForeignType& seen) {
   const int count = known_count.load(std::memory_order_acquire);

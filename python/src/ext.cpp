@@ -7,6 +7,7 @@
 #include "normkit/normkit.hpp"
 #include "ops.hpp"
 #include "output.hpp"
+#include "processors.hpp"
 #include "signature.hpp"
 
 #define NORMKIT_TEXT_(x) #x
@@ -64,6 +65,16 @@ PyObject* output_pool_kept_bytes(PyObject* const*) {
 
 PyObject* get_threads(PyObject* const*) {
   return PyLong_FromLong(get_num_threads());
+}
+
+PyObject* usable_processors_value(PyObject* const*) {
+  return PyLong_FromLong(usable_processors());
+}
+
+PyObject* processor_quota_value(PyObject* const* slots) {
+  const char* const root = slots[0] != nullptr ? PyUnicode_AsUTF8(slots[0]) : "";
+  if (root == nullptr) nb::raise_python_error();
+  return PyLong_FromLong(processor_quota(root));
 }
 
 PyObject* isa_name(PyObject* const*) {
@@ -134,12 +145,20 @@ NB_MODULE(_ext, m) {
   Function<get_threads>::add(m.ptr(), "get_num_threads()",
                              "Number of threads that a call may use.\n\n"
                              "At first NORMKIT_NUM_THREADS (a number up to 1024), else OMP_NUM_THREADS, else "
-                             "the processors that this process may use.");
+                             "the processors that this process may use: its affinity and the quota of its\n"
+                             "control groups.");
   Function<set_threads>::add(
       m.ptr(), "set_num_threads(n)",
       "Set the number of threads that a call may use, in the whole process; more than 1024 are 1024.\n\n"
       "Results never depend on it. A forked child uses one thread if its parent had several, whoever\n"
       "had started them: OpenMP's do not survive a fork.");
+  Function<usable_processors_value>::add(
+      m.ptr(), "_usable_processors()",
+      "Processors that this process may run on, by its affinity or OpenMP's.");
+  Function<processor_quota_value>::add(
+      m.ptr(), "_processor_quota(root='')",
+      "Processors that the quotas of this process's control groups come to; 0: no quota. /proc and /sys lie\n"
+      "in the folder `root`.");
   Function<get_output_pool>::add(
       m.ptr(), "get_output_pool()",
       "How much memory of earlier results is kept for later ones at most, in MiB; 0: the pool is off.\n\n"

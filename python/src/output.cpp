@@ -158,6 +158,7 @@ bool is_dense(const Array& x) {
 
 void Operand::use(PyObject* object, const char* name) {
   output = true;
+  used = true;
   array.read(object, name, Access::kWrite);
   result = nb::borrow(object);
 }

@@ -18,6 +18,7 @@ struct Operand {
   Array array;
   nb::object result;  // outputs only: the array to return, or the buffer that finish() turns into it
   bool output = false;
+  bool used = false;         // an output that the caller has passed
   bool in_place = false;     // an input and an output with this may be the very same view
   bool handed_over = false;  // result is a buffer for DLPack
   int64_t

@@ -102,5 +102,63 @@ TYPED_TEST(Convert, DoublesAreRoundedOnce) {
   }
 }
 
+// The end of a run: every count, with the elements at the very end of mapped memory in memory_test.cpp.
+template <typename T>
+class Tails : public testing::Test {};
+using Elements = testing::Types<float, double, Float16, BFloat16>;
+TYPED_TEST_SUITE(Tails, Elements);
+
+template <int kBytes, int kCount>
+void check_loads() {
+  constexpr int kRoom = 64 * kBytes;
+  alignas(64) unsigned char memory[kRoom], loaded[kCount * kBytes];
+  for (int i = 0; i < kRoom; ++i) memory[i] = static_cast<unsigned char>(i % 251 + 1);
+  for (int count = 0; count <= kCount; ++count) {
+    for (int shift = 0; shift < 4; ++shift) {  // elements off a line
+      load_up_to<kBytes, kCount>(memory + shift * kBytes, count, loaded);
+      for (int i = 0; i < kCount * kBytes; ++i)
+        ASSERT_EQ(loaded[i], i < count * kBytes ? memory[shift * kBytes + i] : 0) << count << " " << i;
+    }
+  }
+}
+
+TYPED_TEST(Tails, MissingElementsAreZero) {
+  check_loads<sizeof(TypeParam), 16>();
+  check_loads<sizeof(TypeParam), 32>();
+}
+
+TYPED_TEST(Tails, NothingElseIsWritten) {
+  constexpr int kBytes = sizeof(TypeParam), kRoom = 64 * kBytes;
+  alignas(64) unsigned char memory[kRoom], written[kRoom];
+  for (int i = 0; i < kRoom; ++i) memory[i] = static_cast<unsigned char>(i % 251 + 1);
+  for (int count = 0; count <= 16; ++count) {
+    for (int shift = 0; shift < 4; ++shift) {
+      memset(written, 255, sizeof(written));
+      store_up_to16<kBytes>(memory, count, written + shift * kBytes);
+      for (int i = 0; i < kRoom; ++i) {
+        const int at = i - shift * kBytes;
+        ASSERT_EQ(written[i], at >= 0 && at < count * kBytes ? memory[at] : 255) << count << " " << i;
+      }
+    }
+  }
+}
+
+TYPED_TEST(Tails, UpTo32AreTheLanesOfABlock) {
+  TypeParam memory[64];
+  for (int i = 0; i < 64; ++i) write(memory + i, 1.5 + i);
+  for (int count = 1; count < 32; ++count) {
+    const Tail<TypeParam> tail(memory, count);
+    Compute<TypeParam> lanes[32];
+    tail.low.store(lanes);
+    tail.high.store(lanes + 16);
+    for (int i = 0; i < 32; ++i)
+      ASSERT_EQ(static_cast<double>(lanes[i]), i < count ? 1.5 + i : 0.0) << count << " " << i;
+    TypeParam back[64] = {};
+    store_tail(back, count, tail.low, tail.high);
+    for (int i = 0; i < 64; ++i)
+      ASSERT_EQ(read<double>(back + i), i < count ? 1.5 + i : 0.0) << count << " " << i;
+  }
+}
+
 }  // namespace
 }  // namespace tests

@@ -107,6 +107,7 @@ class OldTensor(DeviceArray):
     """A tensor of a PyTorch that has no exchange table."""
 
     requires_grad = False
+    version = 0
 
     def is_neg(self):
         return False
@@ -218,5 +219,14 @@ class JaxArray(StandardArray):
     pass
 
 
+def increment_version(tensor):
+    tensor.version += 1
+
+
 cupy, torch, standard = Cupy(), Torch(), Standard()
-sys.modules |= {"cupy": cupy, "torch": torch, "jax": types.SimpleNamespace(Array=JaxArray)}
+sys.modules |= {
+    "cupy": cupy,
+    "torch": torch,
+    "torch.autograd.graph": types.SimpleNamespace(increment_version=increment_version),
+    "jax": types.SimpleNamespace(Array=JaxArray),
+}

@@ -77,26 +77,23 @@ def test_info_says_why(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("own", "openmp", "quota", "threads", "reason"),
     [
-        ("2", "3", "max 100000", 2, "NORMKIT_NUM_THREADS=2"),
-        ("", "3", "max 100000", 3, "OMP_NUM_THREADS=3"),
-        (None, "x", "max 100000", 6, "6 usable processors; NORMKIT_NUM_THREADS overrides it"),
-        (None, "", "250000 100000", 3, "6 usable processors, and a quota of 3 for the control group"),
-        (None, None, "900000 100000", 6, "6 usable processors; "),
-        (None, None, None, 6, "6 usable processors; "),
-        (None, None, None, 5, "set_num_threads was called"),
-        ("2", None, None, 5, "set_num_threads was called"),
+        ("2", "3", 0, 2, "NORMKIT_NUM_THREADS=2"),
+        ("", "3", 0, 3, "OMP_NUM_THREADS=3"),
+        (None, "x", 0, 6, "6 usable processors; NORMKIT_NUM_THREADS overrides it"),
+        (None, "", 3, 3, "6 usable processors, and a quota of 3 for the control group"),
+        (None, None, 9, 6, "6 usable processors; "),
+        (None, None, 0, 6, "6 usable processors; "),
+        (None, None, 0, 5, "set_num_threads was called"),
+        ("2", None, 0, 5, "set_num_threads was called"),
     ],
 )
-def test_info_tells_where_the_threads_come_from(own, openmp, quota, threads, reason, tmp_path, monkeypatch):
+def test_info_tells_where_the_threads_come_from(own, openmp, quota, threads, reason, monkeypatch):
     for variable, text in (("NORMKIT_NUM_THREADS", own), ("OMP_NUM_THREADS", openmp)):
         if text is None:
             monkeypatch.delenv(variable, raising=False)
         else:
             monkeypatch.setenv(variable, text)
-    if quota is not None:
-        (tmp_path / "fs/cgroup").mkdir(parents=True)
-        (tmp_path / "fs/cgroup/cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr(_info, "SYSTEM", tmp_path)
+    monkeypatch.setattr(_info._ext, "_processor_quota", lambda: quota)
     monkeypatch.setattr(_info, "usable_processors", lambda: 6)
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     with normkit.num_threads(threads):

@@ -204,6 +204,10 @@ def test_out_and_in_place(kind):
     checks.assert_same_bits(out.array, expected)
     assert nk.layer_norm(arrays[0], 70, *arrays[1:], out=arrays[0]) is arrays[0]
     checks.assert_same_bits(arrays[0].array, expected)
+    if kind is Tensor:
+        assert [tensor.version for tensor in (out, *arrays)] == [1, 1, 0, 0], (
+            "what autograd has saved is gone"
+        )
     pair = kind(np.zeros_like(x)), kind(np.zeros_like(x))
     nk.add_rms_norm(kind(x), kind(residual), 70, out=pair)
     for actual, wanted in zip(pair, nk.add_rms_norm(x, residual, 70), strict=True):
@@ -235,6 +239,7 @@ def test_gradients_into_the_callers_arrays(kind):
         assert results[0] is dx_out and results[1] is actual[0] and results[2] is actual[1]
         for a, e in zip((dx_out, *actual), (dx, *expected), strict=True):
             checks.assert_same_bits(a.array, e)
+            assert kind is not Tensor or a.version == 1
 
 
 def test_modules_with_parameters_on_the_device():

@@ -17,6 +17,10 @@ SMALL, LARGE = (2, 64, 56, 56), (32, 64, 56, 56)
 HEADS = (64, 128, 256)
 # From one row to more than any cache: threads must not cost anything where they gain nothing.
 ROWS = (1, 2, 4, 8, 16, 32, 64, 256, 1024, 8192)
+# Rows that are no whole number of vectors, and spaces such as 7x7 and 4x4: a run's end must not cost more
+# than a run.
+TAILS = (31, 63, 100, 127, 769, 1000)
+SPACES = ((8, 1024, 7, 7), (8, 256, 28, 28), (64, 64, 4, 4))
 ONE, MANY, EACH = "one", "many", "each"
 
 
@@ -67,6 +71,14 @@ GOALS = [
     Line("20", "layer_norm", tuple((rows, 768) for rows in ROWS), "serial", threads=MANY, limit=0.95),
     Line("20", "layer_norm", ((4, 768), (32, 768)), "serial", "backward", threads=MANY, limit=0.95),
     Line("20", "batch_norm", ((1, 16, 8, 8), (2, 64, 14, 14)), "serial", threads=MANY, limit=0.95),
+    Line("21", "layer_norm", tuple((1024, n) for n in TAILS), "torch", threads=ONE),
+    Line("21", "rms_norm", tuple((1024, n) for n in TAILS), "torch", threads=ONE),
+    Line("21", "layer_norm", ((1024, 100), (1024, 769)), "torch", "backward", threads=ONE),
+    Line("22", "batch_norm_inference", SPACES, "torch", layouts="nchw nhwc", threads=ONE),
+    Line("22", "batch_norm", SPACES, "torch", layouts="nchw nhwc", threads=ONE),
+    Line("22", "batch_norm", SPACES, "torch", "backward", layouts="nchw nhwc", threads=ONE),
+    Line("22", "instance_norm", SPACES, "torch", threads=ONE),
+    Line("22", "group_norm", SPACES, "torch", threads=ONE),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +49,15 @@ class _RunningNorm(Module):
             self.running_mean[...] = 0
             self.running_var[...] = 1
             self.num_batches_tracked[...] = 0
+
+    def _may_lack(self, name: str, state_dict: Mapping[str, Any]) -> bool:
+        """PyTorch's rule: states know the count since version 2, and a mapping without versions is older.
+
+        Frozen BatchNorms (torchvision's, detectron2's) have none either.
+        """
+        versions: Mapping[str, Any] = getattr(state_dict, "_metadata", None) or {}
+        version = versions.get("", {}).get("version")
+        return name == "num_batches_tracked" and (version is None or version < 2)
 
     def _check_rank(self, x: Any) -> None:
         if not hasattr(x, "shape"):

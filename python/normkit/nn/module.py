@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .. import _ext
 
 
-def _convert(name: str, value: Any, own: Any) -> Any:
-    """`value` as an array of the dtype of the module's own one."""
+class IncompatibleKeys(NamedTuple):
+    """What :meth:`Module.load_state_dict` returns, as PyTorch's does: the names that did not meet."""
+
+    missing_keys: list[str]  # of the module, not of the state
+    unexpected_keys: list[str]  # of the state, not of the module
+
+    def __repr__(self) -> str:
+        if not any(self):
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self[0]}, unexpected_keys={self[1]})"
+
+
+def _read(value: Any) -> Any:
+    """`value` as a NumPy array, also PyTorch tensors that NumPy does not read by itself."""
+    if not (hasattr(value, "detach") and hasattr(value, "numpy")):
+        return np.asarray(value)
     try:
-        return np.asarray(value).astype(own.dtype, casting="same_kind")
+        return value.numpy(force=True)  # a Parameter, or on a device
+    except TypeError:
+        return value.detach().float().numpy(force=True)  # bfloat16: float32 holds all of it
+
+
+def _convert(key: str, value: Any, own: Any) -> Any:
+    """A copy of `value` in the dtype of the module's own array, whose shape it should have."""
+    try:
+        array = _read(value)
+        # ml_dtypes' types are no floats to NumPy's rules, but for float64, which holds their values.
+        if not np.can_cast(array.dtype, np.float64, casting="same_kind"):
+            raise TypeError(f"{array.dtype} holds no real numbers")
+        with np.errstate(over="ignore", invalid="ignore"):
+            copy = array.astype(own.dtype)
+        if own.dtype.kind == "i" and not (copy == array).all():
+            raise TypeError("not all are whole numbers")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} is {type(value).__name__}, which does not convert to {own.dtype}") from error
+        raise TypeError(f"{key} is {type(value).__name__}, which does not convert to {own.dtype}") from error
+    if own.ndim == 0 and copy.shape == (1,):
+        copy = copy[0]  # scalars have an axis in states of PyTorch 0.3
+    if copy.shape != own.shape:
+        raise ValueError(f"{key} has shape {copy.shape}; it should have shape {own.shape}")
+    return copy
 
 
 class Module:
@@ -37,6 +71,7 @@ class Module:
 
     _parameters: ClassVar[tuple[str, ...]] = ()
     _buffers: ClassVar[tuple[str, ...]] = ()  # state that is not learned: running statistics
+    _other_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # that states know parameters by
 
     def __init__(self) -> None:
         self.training = True
@@ -100,24 +135,40 @@ class Module:
         names = self._parameters + self._buffers
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy values into parameters and buffers, converting them to their dtype.
 
-        All names and shapes are checked before anything is written. With ``strict``, missing and unknown
-        names are a KeyError; a wrong shape is a ValueError always. Values may be anything that
-        ``numpy.asarray`` takes.
+        Values may be anything that ``numpy.asarray`` takes, and PyTorch tensors of any dtype and device,
+        Parameters too. Returns ``(missing_keys, unexpected_keys)`` as PyTorch does; with ``strict``, where
+        there are any, they are a KeyError. A wrong shape is a ValueError always, what are no real numbers
+        a TypeError. Nothing is written unless all is right. As in PyTorch, a state from before version 2, or
+        one that says nothing of versions, need not have ``num_batches_tracked``: the module's stays.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict is {type(state_dict).__name__}; it should be a mapping of names")
         own = self.state_dict()
-        missing = sorted(own.keys() - state_dict.keys())
-        unknown = sorted(state_dict.keys() - own.keys())
-        if strict and (missing or unknown):
-            raise KeyError(f"{type(self).__name__}: missing names {missing}, unknown names {unknown}")
-        values = {name: _convert(name, state_dict[name], own[name]) for name in own if name in state_dict}
-        for name, value in values.items():
-            if value.shape != own[name].shape:
-                raise ValueError(f"{name} has shape {value.shape}; it should have shape {own[name].shape}")
+        keys = {}  # what the state calls the module's own names
+        for name in own:
+            for key in (name, *self._other_names.get(name, ())):
+                if key in state_dict:
+                    keys[name] = key
+                    break
+        found = set(keys.values())
+        unexpected = [key for key in state_dict if key not in found]
+        missing = [name for name in own if name not in keys and not self._may_lack(name, state_dict)]
+        if strict and (missing or unexpected):
+            raise KeyError(f"{type(self).__name__}: missing names {missing}, unknown names {unexpected}")
+        values = {name: _convert(key, state_dict[key], own[name]) for name, key in keys.items()}
+        for name in values:
+            if not own[name].flags.writeable:
+                raise ValueError(f"the module's {name} is a read-only array; it should be writable")
         for name, value in values.items():
             own[name][...] = value
+        return IncompatibleKeys(missing, unexpected)
+
+    def _may_lack(self, name: str, state_dict: Mapping[str, Any]) -> bool:
+        """Whether the module keeps its own value where a state lacks this name, as if it were there."""
+        return False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import _ext, functional
-from .module import Module
+from .module import Module, _read
 
 
 class WeightNorm(Module):
     """WeightNorm of a weight: ``module()`` is w = g v / norm(v); see :func:`normkit.functional.weight_norm`.
 
-    Begins with the given weight: ``weight_v`` is a copy of it, ``weight_g`` its norms (v's rank with ones,
-    or a scalar; state names of ``torch.nn.utils.weight_norm``). ``dim`` is the axis whose indices have norms
-    of their own, None for the whole weight. ``backward(dw)`` returns dv; :attr:`grads` holds both gradients.
+    Begins with the given weight, an array or a PyTorch tensor (bfloat16 as float32): ``weight_v`` is a copy
+    of it, ``weight_g`` its norms (v's rank with ones, or a scalar; state names of
+    ``torch.nn.utils.weight_norm``; those of its parametrization, ``parametrizations.weight.original0`` and
+    ``original1``, are loaded too). ``dim`` is the axis whose indices have norms of their own, None for the
+    whole weight. ``backward(dw)`` returns dv; :attr:`grads` holds both gradients.
     """
 
     _parameters = ("weight_g", "weight_v")
+    _other_names: ClassVar[Mapping[str, tuple[str, ...]]] = {  # of torch.nn.utils.parametrizations
+        "weight_g": ("parametrizations.weight.original0", "original0"),
+        "weight_v": ("parametrizations.weight.original1", "original1"),
+    }
 
     def __init__(self, weight: Any, dim: int | None = 0) -> None:
         super().__init__()
         self.dim = dim
-        self.weight_v: Any = np.array(weight)
+        self.weight_v: Any = np.array(_read(weight))
         rank = self.weight_v.ndim
         others = tuple(i for i in range(rank) if dim is None or i != dim % rank)
         wide = self.weight_v.astype(np.float64)

@@ -205,10 +205,7 @@ NORMKIT_NOINLINE void activate_runs_with(T* y, int64_t stride, int count, int n)
   for (int r = 0; r < count; ++r, y += stride) {
     int i = 0;
     for (; i + kVecLanes <= n; i += kVecLanes) store16(y + i, activated_vector<kKind>(load16(y + i)));
-    if (i < n) {
-      const Vec16<Compute<T>> v = activated_vector<kKind>(Tail<T>(y + i, n - i).low);
-      store_tail(y + i, n - i, v, v);
-    }
+    if (i < n) store_up_to16(y + i, n - i, activated_vector<kKind>(load_up_to16(y + i, n - i)));
   }
 }
 

@@ -25,9 +25,9 @@ NORMKIT_NOINLINE double add_block(const X* x, const R* residual, Parameter<Compu
   if (i < n) {
     const Tail<X> a(x + i, n - i);
     const Tail<R> b(residual + i, n - i);
-    const Tail<Compute<X>> c(bias.data + i * bias.step, bias.step ? n - i : kVecLanes);
+    const ParameterTail<Compute<X>> c(bias, i, n - i);
     const Vec low = canonical((a.low + b.low) + c.low);
-    const Vec high = canonical((a.high + b.high) + (bias.step ? c.high : c.low));
+    const Vec high = canonical((a.high + b.high) + c.high);
     store_tail(sum + i, n - i, low, high);
     if constexpr (kTotal) total.add(keep_below(low, 0, n - i), keep_below(high, kVecLanes, n - i));
   }
@@ -39,10 +39,7 @@ template <typename T>
 NORMKIT_NOINLINE void round_block(const float* x, T* to, int n) {
   int i = 0;
   for (; i + kVecLanes <= n; i += kVecLanes) store16(to + i, load16(x + i));
-  if (i < n) {
-    const Vec16<float> v = Tail<float>(x + i, n - i).low;
-    store_tail(to + i, n - i, v, v);
-  }
+  if (i < n) store_up_to16(to + i, n - i, load_up_to16(x + i, n - i));
 }
 
 NORMKIT_END_NAMESPACE

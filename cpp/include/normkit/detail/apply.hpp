@@ -28,6 +28,21 @@ struct Parameter {
   NORMKIT_INLINE Parameter from(int i) const { return {data + i * step, step}; }
 };
 
+// The last `count` < 32 elements of a block, from i on.
+template <typename C>
+struct ParameterTail {
+  Vec16<C> low, high;
+  NORMKIT_INLINE ParameterTail(Parameter<C> parameter, int i, int count) {
+    if (parameter.step == 0) {
+      low = high = parameter.at(0);
+    } else {
+      const Tail<C> tail(parameter.data + i, count);
+      low = tail.low;
+      high = tail.high;
+    }
+  }
+};
+
 // V, here and below: a vector of elements, or one.
 template <typename V>
 NORMKIT_INLINE V normalized(V x, const V& hi, const V& lo, const V& rstd) {
@@ -76,11 +91,9 @@ NORMKIT_INLINE void apply_inline(const T* x, T* y, int n, const RowScale<Compute
   }
   if (i < n) {
     const Tail<T> tail(x + i, n - i);
-    const Tail<Compute<T>> w(weight.data + i * weight.step, weight.step ? n - i : kVecLanes);
-    const Tail<Compute<T>> b(bias.data + i * bias.step, bias.step ? n - i : kVecLanes);
-    const Vec w_high = weight.step ? w.high : w.low, b_high = bias.step ? b.high : b.low;
+    const ParameterTail<Compute<T>> w(weight, i, n - i), b(bias, i, n - i);
     store_tail(y + i, n - i, canonical(normalized(tail.low, hi, lo, rstd) * w.low + b.low),
-               canonical(normalized(tail.high, hi, lo, rstd) * w_high + b_high));
+               canonical(normalized(tail.high, hi, lo, rstd) * w.high + b.high));
   }
 }
 
@@ -119,10 +132,9 @@ NORMKIT_NOINLINE void apply_grad_block(const T* dy, const T* x, D* dx, int n, co
   }
   if (i < n) {
     const Tail<T> x_tail(x + i, n - i), dy_tail(dy + i, n - i);
-    const Tail<Compute<T>> w(weight.data + i * weight.step, weight.step ? n - i : kVecLanes);
-    const Vec w_high = weight.step ? w.high : w.low;
+    const ParameterTail<Compute<T>> w(weight, i, n - i);
     const Vec low = gradient(dy_tail.low, normalized(x_tail.low, hi, lo, rstd), w.low, a, b, rstd);
-    const Vec high = gradient(dy_tail.high, normalized(x_tail.high, hi, lo, rstd), w_high, a, b, rstd);
+    const Vec high = gradient(dy_tail.high, normalized(x_tail.high, hi, lo, rstd), w.high, a, b, rstd);
     store_tail(dx + i, n - i, canonical(low), canonical(high));
   }
 }

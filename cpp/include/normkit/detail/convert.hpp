@@ -244,26 +244,13 @@ NORMKIT_INLINE void store32(BFloat16* p, Vec16<float> low, Vec16<float> high) {
   store_bf16(reinterpret_cast<uint16_t*>(p), low, high);
 }
 
-// Copies count < 32 elements without reading or writing beyond them.
-template <typename T>
-NORMKIT_INLINE void copy_tail(T* to, const T* from, int count) {
-  for (int size = kVecLanes; size > 0; size /= 2) {
-    if (count & size) {
-      memcpy(to, from, static_cast<size_t>(size) * sizeof(T));
-      to += size;
-      from += size;
-    }
-  }
-}
-
 // The last count < 32 elements of a block, followed by zeros.
 template <typename T>
 struct Padded {
   alignas(64) T element[kLanes];
 
   NORMKIT_INLINE Padded(const T* p, int count) {
-    memset(element, 0, sizeof(element));
-    copy_tail(element, p, count);
+    load_up_to<static_cast<int>(sizeof(T)), kLanes>(p, count, element);
   }
 };
 
@@ -280,12 +267,25 @@ struct Tail {
   }
 };
 
+// Up to 16 elements, and the same written.
+template <typename T>
+NORMKIT_INLINE Vec16<Compute<T>> load_up_to16(const T* p, int count) {
+  alignas(64) T element[kVecLanes];
+  load_up_to<static_cast<int>(sizeof(T)), kVecLanes>(p, count, element);
+  return load16(element);
+}
+template <typename T>
+NORMKIT_INLINE void store_up_to16(T* p, int count, Vec16<Compute<T>> v) {
+  alignas(64) T element[kVecLanes];
+  store16(element, v);
+  store_up_to16<static_cast<int>(sizeof(T))>(element, count, p);
+}
+
 template <typename T>
 NORMKIT_INLINE void store_tail(T* p, int count, Vec16<Compute<T>> low, Vec16<Compute<T>> high) {
-  alignas(64) T padded[kLanes];
-  store16(padded, low);
-  store16(padded + kVecLanes, high);
-  copy_tail(p, padded, count);
+  const bool more = count > kVecLanes;
+  store_up_to16(p, more ? kVecLanes : count, low);
+  if (more) store_up_to16(p + kVecLanes, count - kVecLanes, high);
 }
 
 NORMKIT_END_NAMESPACE

@@ -39,9 +39,9 @@ NORMKIT_NOINLINE Pair<Compute<T>> block_grad_sums(const T* dy, const T* x, int n
   if (i < n) {
     const int count = n - i;
     const Tail<T> dy_tail(dy + i, count), x_tail(x + i, count);
-    const Tail<Compute<T>> w(weight.data + i * weight.step, weight.step ? count : kVecLanes);
+    const ParameterTail<Compute<T>> w(weight, i, count);
     const Vec g = keep_below(dy_tail.low * w.low, 0, count);
-    const Vec h = keep_below(dy_tail.high * (weight.step ? w.high : w.low), kVecLanes, count);
+    const Vec h = keep_below(dy_tail.high * w.high, kVecLanes, count);
     low_g = low_g + g;
     high_g = high_g + h;
     low_gx = low_gx + keep_below(g * normalized(x_tail.low, hi, lo, rstd), 0, count);
@@ -160,20 +160,21 @@ NORMKIT_NOINLINE void add_tile_columns(const TileRows<T>& tile, int n, Compute<T
   add_whole_columns(tile, whole, dweight, dbias);
   if (rest == 0) return;
   // The last columns, padded to 16.
-  alignas(64) T dy[kTileRows * kVecLanes] = {}, x[kTileRows * kVecLanes] = {};
-  alignas(64) Compute<T> sums[2 * kVecLanes] = {};
+  constexpr int kBytes = static_cast<int>(sizeof(T)), kSumBytes = static_cast<int>(sizeof(Compute<T>));
+  alignas(64) T dy[kTileRows * kVecLanes], x[kTileRows * kVecLanes];
+  alignas(64) Compute<T> sums[2 * kVecLanes];
   TileRows<T> padded = tile;
   for (int r = 0; r < tile.count; ++r) {
-    copy_tail(dy + r * kVecLanes, tile.dy[r] + whole, rest);
-    copy_tail(x + r * kVecLanes, tile.x[r] + whole, rest);
+    load_up_to<kBytes, kVecLanes>(tile.dy[r] + whole, rest, dy + r * kVecLanes);
+    load_up_to<kBytes, kVecLanes>(tile.x[r] + whole, rest, x + r * kVecLanes);
     padded.dy[r] = dy + r * kVecLanes;
     padded.x[r] = x + r * kVecLanes;
   }
-  copy_tail(sums, dweight + whole, rest);
-  copy_tail(sums + kVecLanes, dbias + whole, rest);
+  load_up_to<kSumBytes, kVecLanes>(dweight + whole, rest, sums);
+  load_up_to<kSumBytes, kVecLanes>(dbias + whole, rest, sums + kVecLanes);
   add_whole_columns(padded, kVecLanes, sums, sums + kVecLanes);
-  copy_tail(dweight + whole, sums, rest);
-  copy_tail(dbias + whole, sums + kVecLanes, rest);
+  store_up_to16<kSumBytes>(sums, rest, dweight + whole);
+  store_up_to16<kSumBytes>(sums + kVecLanes, rest, dbias + whole);
 }
 
 NORMKIT_END_NAMESPACE

@@ -115,6 +115,140 @@ NORMKIT_INLINE Vec16<double> widen(Vec16<float> v) {
 #endif
 }
 
+// ---- the end of a run ----
+//
+// Up to 16 or 32 elements are copied to or from room for as many, which stays in the first cache: what is
+// read there next is read in no larger pieces than were written, so it need not wait. Nothing beyond the
+// elements is touched. kBytes: of an element.
+
+// Pieces of fixed size, the largest first.
+template <int kBytes, int kSize = 16 * kBytes>
+NORMKIT_INLINE void copy_pieces(const char* from, int bytes, char* to) {
+  if constexpr (kSize >= kBytes) {
+    if (bytes & kSize) {
+      memcpy(to, from, kSize);
+      from += kSize;
+      to += kSize;
+    }
+    copy_pieces<kBytes, kSize / 2>(from, bytes, to);
+  }
+}
+
+// `to`: room for kCount (16 or 32) elements, 64-byte aligned; those from `count` on become 0.
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+template <typename Mask>
+NORMKIT_INLINE Mask first_lanes(int count) {
+  return static_cast<Mask>((uint64_t(1) << count) - 1u);
+}
+
+template <int kBytes, int kCount>
+NORMKIT_INLINE void load_up_to(const void* from, int count, void* to) {
+  if constexpr (kBytes * kCount == 32) {
+    _mm256_store_si256(static_cast<__m256i*>(to),
+                       _mm256_maskz_loadu_epi16(first_lanes<__mmask16>(count), from));
+    return;
+  }
+  constexpr int kOfRegister = 64 / kBytes;
+  NORMKIT_UNROLL for (int i = 0; i < kCount; i += kOfRegister) {
+    const int left = count - i, lanes = left < 0 ? 0 : left < kOfRegister ? left : kOfRegister;
+    const void* p = static_cast<const char*>(from) + (lanes > 0 ? i * kBytes : 0);
+    void* part = static_cast<char*>(to) + i * kBytes;
+    if constexpr (kBytes == 2)
+      _mm512_store_si512(part, _mm512_maskz_loadu_epi16(first_lanes<__mmask32>(lanes), p));
+    else if constexpr (kBytes == 4)
+      _mm512_store_si512(part, _mm512_maskz_loadu_epi32(first_lanes<__mmask16>(lanes), p));
+    else
+      _mm512_store_si512(part, _mm512_maskz_loadu_epi64(first_lanes<__mmask8>(lanes), p));
+  }
+}
+#elif defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 32
+template <int kBytes, int kCount>
+NORMKIT_INLINE void load_up_to(const void* from, int count, void* to) {
+  // 16-bit elements go in pairs, and the odd one behind them.
+  constexpr int kOfRegister = 32 / kBytes;
+  const int words = count / 2;
+  NORMKIT_UNROLL for (int i = 0; i < kCount; i += kOfRegister) {
+    const uintptr_t p =
+        reinterpret_cast<uintptr_t>(from) + static_cast<uintptr_t>(i * kBytes);  // maybe beyond
+    __m256i all;
+    if constexpr (kBytes == 8) {
+      const __m256i mask =
+          _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(i, i + 1, i + 2, i + 3));
+      all = _mm256_maskload_epi64(reinterpret_cast<const long long*>(p), mask);
+    } else {
+      const int w = kBytes == 2 ? i / 2 : i;
+      const __m256i index = _mm256_setr_epi32(w, w + 1, w + 2, w + 3, w + 4, w + 5, w + 6, w + 7);
+      const __m256i end = _mm256_set1_epi32(kBytes == 2 ? words : count);
+      all = _mm256_maskload_epi32(reinterpret_cast<const int*>(p), _mm256_cmpgt_epi32(end, index));
+      if (kBytes == 2 && count % 2 != 0) {
+        const __m256i last = _mm256_set1_epi32(static_cast<const uint16_t*>(from)[count - 1]);
+        all = _mm256_or_si256(all, _mm256_and_si256(_mm256_cmpeq_epi32(end, index), last));
+      }
+    }
+    _mm256_store_si256(reinterpret_cast<__m256i*>(static_cast<char*>(to) + i * kBytes), all);
+  }
+}
+#elif NORMKIT_VECTOR_BYTES == 16 && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+// Less than 8 bytes, the missing ones 0.
+template <int kBytes>
+NORMKIT_INLINE uint64_t first_bytes(const char* from, int bytes) {
+  uint32_t four = 0;
+  uint16_t two = 0;
+  if (kBytes < 8 && (bytes & 4)) memcpy(&four, from, 4);
+  if (kBytes < 4 && (bytes & 2)) memcpy(&two, from + (bytes & 4), 2);
+  return four | static_cast<uint64_t>(two) << 8 * (bytes & 4);
+}
+
+template <int kBytes, int kCount>
+NORMKIT_INLINE void load_up_to(const void* from, int count, void* to) {
+  const char* p = static_cast<const char*>(from);
+  char* part = static_cast<char*>(to);
+  char* const end = part + kBytes * kCount;
+  int bytes = count * kBytes;
+  for (; bytes >= 16; bytes -= 16, p += 16, part += 16) memcpy(part, p, 16);
+  if (part == end) return;
+  uint64_t words[2] = {0, 0};
+  if (bytes >= 8) {
+    memcpy(words, p, 8);
+    words[1] = first_bytes<kBytes>(p + 8, bytes - 8);
+  } else {
+    words[0] = first_bytes<kBytes>(p, bytes);
+  }
+  typedef uint64_t Words __attribute__((vector_size(16)));
+  const Words composed = {words[0], words[1]};
+  memcpy(part, &composed, 16);
+  for (part += 16; part != end; part += 16) memset(part, 0, 16);
+}
+#else
+template <int kBytes, int kCount>
+NORMKIT_INLINE void load_up_to(const void* from, int count, void* to) {
+  memset(to, 0, kBytes * kCount);
+  copy_pieces<kBytes, kBytes * kCount>(static_cast<const char*>(from), count * kBytes,
+                                       static_cast<char*>(to));
+}
+#endif
+
+// `from`: 16 elements, 64-byte aligned, of which `count` are written.
+template <int kBytes>
+NORMKIT_INLINE void store_up_to16(const void* from, int count, void* to) {
+#if defined(NORMKIT_X86) && NORMKIT_VECTOR_BYTES == 64
+  if constexpr (kBytes == 2) {
+    _mm256_mask_storeu_epi16(to, first_lanes<__mmask16>(count),
+                             _mm256_load_si256(static_cast<const __m256i*>(from)));
+  } else if constexpr (kBytes == 4) {
+    _mm512_mask_storeu_epi32(to, first_lanes<__mmask16>(count), _mm512_load_si512(from));
+  } else {
+    const double *low = static_cast<const double*>(from), *high = low + 8;
+    double* p = static_cast<double*>(to);
+    const int more = count > 8 ? count - 8 : 0;
+    _mm512_mask_storeu_epi64(p, first_lanes<__mmask8>(count - more), _mm512_load_si512(low));
+    if (more > 0) _mm512_mask_storeu_epi64(p + 8, first_lanes<__mmask8>(more), _mm512_load_si512(high));
+  }
+#else
+  copy_pieces<kBytes>(static_cast<const char*>(from), count * kBytes, static_cast<char*>(to));
+#endif
+}
+
 // bfloat16 is a float's upper half. (GCC 12 takes the vector conversions between 16 and 32 bits to pieces.)
 NORMKIT_INLINE Vec16<float> load_bf16(const uint16_t* p) {
   Vec16<float> r;

@@ -27,7 +27,7 @@ struct MapForward {
 // Elements i .. i+count-1, count < 16, of a parameter; reads nothing beyond them.
 template <typename C>
 NORMKIT_INLINE Vec16<C> tail_of(Parameter<C> parameter, int i, int count) {
-  return parameter.step == 0 ? parameter.at(0) : Tail<C>(parameter.data + i, count).low;
+  return parameter.step == 0 ? parameter.at(0) : load_up_to16(parameter.data + i, count);
 }
 
 NORMKIT_INLINE Vec16<float> narrow_to(Vec16<double> v, float) {
@@ -83,8 +83,7 @@ NORMKIT_NOINLINE void map_block(const T* x, T* y, int n, const Function& functio
   int i = 0;
   for (; i + kVecLanes <= n; i += kVecLanes) store16(y + i, canonical(function(load16(x + i), i)));
   if (i < n) {
-    const Vec16<Compute<T>> value = canonical(function.tail(Tail<T>(x + i, n - i).low, i, n - i));
-    store_tail(y + i, n - i, value, value);
+    store_up_to16(y + i, n - i, canonical(function.tail(load_up_to16(x + i, n - i), i, n - i)));
   }
 }
 

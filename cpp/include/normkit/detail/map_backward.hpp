@@ -85,12 +85,9 @@ NORMKIT_INLINE void map_backward_block(const T* dy, const T* x, T* dx, int n, Pa
   if (i < n) {
     const int left = n - i;
     const MapGradients g =
-        dynamic_tanh_gradients<kShort>(widen(Tail<T>(dy + i, left).low), widen(Tail<T>(x + i, left).low),
+        dynamic_tanh_gradients<kShort>(widen(load_up_to16(dy + i, left)), widen(load_up_to16(x + i, left)),
                                        tail_of(alpha, i, left), tail_of(weight, i, left));
-    if (dx != nullptr) {
-      const Vec16<C> value = canonical(narrow_to(g.dx, C()));
-      store_tail(dx + i, left, value, value);
-    }
+    if (dx != nullptr) store_up_to16(dx + i, left, canonical(narrow_to(g.dx, C())));
     add(i, g);
   }
 }

@@ -167,6 +167,11 @@ NORMKIT_INLINE bool squares_in_range(double s2) {
   return s2 >= 0x1p-90 && s2 <= 0x1p120;
 }
 
+// The same for n deviations: that of one element from itself is 0.
+NORMKIT_INLINE bool deviations_in_range(double s2, int n) {
+  return squares_in_range(s2) || (n == 1 && s2 == 0.0);
+}
+
 // Sum of (x - k)^kPower, all in double: for float blocks whose squares left their range (a row of zeros is
 // one).
 template <int kPower, typename T>
@@ -237,7 +242,7 @@ NORMKIT_INLINE Moments<typename Block::C> moments_of(const Block& block, DoubleP
     const double mean = sum.high / n;
     const C k = static_cast<C>(mean);
     const double squares = block.template squares<true>(k);
-    const bool in_range = squares_in_range(squares);
+    const bool in_range = deviations_in_range(squares, block.n);
     if (!NORMKIT_LIKELY(block.all(in_range))) {
       const double wide_mean = block.template wide_sum<1>(0.0) / n;  // a chain can overflow
       const double wide_squares = block.template wide_sum<2>(wide_mean);

@@ -124,7 +124,10 @@ struct ParameterReader {
           const Vec16<C> value = load16(from + begin + i);
           (shifted ? value + plus16 : value).store(to + i);
         }
-        for (; i < count; ++i) to[i] = shifted ? read<C>(from + begin + i) + plus : read<C>(from + begin + i);
+        if (i < count) {
+          const Vec16<C> value = load_up_to16(from + begin + i, count - i);
+          (shifted ? value + plus16 : value).store(to + i);  // the buffer is whole vectors
+        }
         return;
       }
     }

@@ -3,6 +3,7 @@
 #define NORMKIT_DETAIL_ROWS_PLAN_HPP_
 
 #include "normkit/detail/columns_forward.hpp"
+#include "normkit/detail/given.hpp"
 #include "normkit/detail/short_rows_backward.hpp"
 #include "normkit/detail/strips.hpp"
 #include "normkit/executor.hpp"
@@ -398,6 +399,18 @@ inline bool plan_forward_columns(RowsForward& p, Plan* plan) {
   return true;
 }
 
+// Shorter sets by given statistics are not worth a column's lanes.
+constexpr int64_t kShortColumn = kLanes;
+
+inline bool plan_forward_given(const RowsForward& p, Plan* plan) {
+  const GivenShape shape(p, p.x, p.y);
+  if (!p.y || !shape.suits()) return false;
+  const int64_t positions = shape.positions < kGivenPositions ? shape.positions : kGivenPositions;
+  plan->phases[0] = {shape.outer * shape.pieces() * shape.panels(), 2 * positions * kGivenSets * p.x.bytes(),
+                     NORMKIT_PHASE_FUNCTIONS(forward_given_phase)[p.x.dtype]};
+  return true;
+}
+
 inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   plan->phase_count = 0;
   if (p.rows == 0) return;
@@ -410,7 +423,8 @@ inline void finish_forward_plan(RowsForward& p, Plan* plan) {
   }
   choose_tiles(p);
   plan->phase_count = 1;
-  if (plan_forward_columns(p, plan)) {
+  if ((p.n < kShortColumn && plan_forward_given(p, plan)) || plan_forward_columns(p, plan) ||
+      plan_forward_given(p, plan)) {
     set_state(plan, p);
     return;
   }

@@ -442,7 +442,12 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   const int32_t rank = p.channel_sums.rank;
   const bool whole_samples = rank == 0 || p.channels % (columns.columns > 0 ? columns.columns : 1) == 0;
   const int64_t group = p.channel_sums.group() * p.channels;
-  if (!empty && suits_backward_columns(p, columns) && whole_samples) {
+  const GivenShape given_shape(p, p.dx ? p.dy : p.x, p.dx ? p.dx : p.dy);
+  const bool by_columns = !empty && suits_backward_columns(p, columns) && whole_samples;
+  if (!empty && suits_given(p, given_shape) && (p.n < kShortColumn || !by_columns)) {
+    plan->phases[phases++] = {given_shape.outer * given_shape.panels(), 3 * p.n * kGivenSets * p.x.bytes(),
+                              NORMKIT_PHASE_FUNCTIONS(backward_given_phase)[args.x.dtype]};
+  } else if (by_columns) {
     const int64_t bytes = p.rstd && !p.sum_dy && (!wants_parameters || p.channels == columns.columns)
                               ? large_columns_bytes(p, columns, true, sums)
                               : 0;

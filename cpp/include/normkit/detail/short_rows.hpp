@@ -52,7 +52,8 @@ NORMKIT_INLINE bool short_statistics(const RowsProblem& p, const T* const* x, in
   (Vec16<double>::splat(1.0) / spread).store(rstd);
   bool in_range = true;
   for (int r = 0; r < count; ++r) {
-    in_range = in_range && squares_in_range(squares[r]) && in_float_range(mean[r], rstd[r]);
+    const bool kept = p.centred() ? deviations_in_range(squares[r], n) : squares_in_range(squares[r]);
+    in_range = in_range && kept && in_float_range(mean[r], rstd[r]);
   }
   return in_range;
 }
