@@ -72,8 +72,8 @@ struct GivenPanel {
       round(c);
     }
     any_wide = false;
-    if constexpr (sizeof(C) == sizeof(float))
-      for (int c = 0; c < count; ++c) any_wide = any_wide || !in_float_range(mean[c], second[c]);
+    for (int c = 0; c < count; ++c)
+      any_wide = any_wide || (sizeof(C) == sizeof(float) ? !in_float_range(mean[c], second[c]) : is_far(mean[c]));
   }
 
   // The first `count` sets `repeats` times.
@@ -128,7 +128,7 @@ NORMKIT_NOINLINE void apply_given(const GivenShape& shape, const T* from, const 
   }
 }
 
-// The same, element by element, for a panel with statistics beyond float's range.
+// The same, element by element, for a panel with statistics beyond float's range, or too near double's ends.
 template <typename T>
 NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* to, const Axes& to_axes,
                                        int64_t begin, int64_t end, int width, const GivenPanel<Compute<T>>& s,
@@ -136,7 +136,7 @@ NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* 
   using C = Compute<T>;
   alignas(64) C weight[kVecLanes], bias[kVecLanes];
   for (int c = 0; c < width; ++c) {
-    const Row<C> row = row_from({s.mean[c], 0.0, 0.0, s.second[c], 1.0, 1.0}, false, C());
+    const Row<C> row = row_from({s.mean[c], 0.0, 0.0, s.second[c], 1.0, 1.0}, C());
     Vec16<C>::splat(s.weight[c]).store(weight);
     Vec16<C>::splat(s.bias[c]).store(bias);
     for (int64_t i = begin; i < end; ++i) {
@@ -159,8 +159,8 @@ NORMKIT_NOINLINE void forward_given(const RowsForward& p, int64_t first_task, in
     const int64_t end = begin + kGivenPositions < shape.positions ? begin + kGivenPositions : shape.positions;
     const int width = shape.width(first);
     s.set_statistics(p, r, width);
-    read_sets(p.weight, r, width, p.missing_weight, s.weight);
-    read_sets(p.bias, r, width, p.missing_bias, s.bias);
+    read_sets(p.weight, r, width, kMissingWeight, s.weight);
+    read_sets(p.bias, r, width, kMissingBias, s.bias);
     const T* x = p.x.template row<const T>(r);
     T* y = p.y.template row<T>(r);
     if (!NORMKIT_LIKELY(!s.any_wide)) {

@@ -429,9 +429,12 @@ NORMKIT_INLINE Row<float> row_from(const RowStatistics& s, float) {
           s.count,
           s.var};
 }
+// Of double elements, where x - mean may overflow.
+NORMKIT_INLINE bool is_far(double mean) {
+  return mean > 0x1p960 || mean < -0x1p960;
+}
 NORMKIT_INLINE Row<double> row_from(const RowStatistics& s, double) {
-  // x - mean may overflow where both are large.
-  const bool far = s.scale == 1.0 && (s.mean > 0x1p960 || s.mean < -0x1p960);
+  const bool far = s.scale == 1.0 && is_far(s.mean);
   const double down = far ? 0.25 : 1.0;
   return {{s.mean, s.mean_low, s.rstd},
           {s.mean * down, s.mean_low * down, s.rstd / down, s.scale * down},
