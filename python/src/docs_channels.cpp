@@ -8,8 +8,9 @@
   "    momentum new with the unbiased variance (one value has none and changes nothing); else these are " \
   "what "                                                                                                 \
   "x is normalized\n"                                                                                     \
-  "    with. What exceeds the range of their dtype (a variance above 65504 in float16) becomes its largest\n"  \
-  "    number, not an infinity that would stay. An immutable array (JAX) cannot be updated: see\n"             \
+  "    with. What exceeds the range of their dtype (a variance above 65504 in float16) becomes its "      \
+  "largest\n"                                                                                             \
+  "    number, not an infinity that would stay. An immutable array (JAX) cannot be updated: see\n"        \
   "    `return_stats` and ``normkit.Moments``.\n"
 
 #define NORMKIT_DOC_BACKWARD_OF_CHANNELS                                                             \
@@ -141,7 +142,8 @@ const char kSwitchableNorm[] =
     "    Shape (C,), any dtype: BatchNorm's statistics. Updated in place with `training`, running = (1 - "
     "momentum) "
     "running +\n"
-    "    momentum new, with the biased variance, as it is mixed; used, and then needed, without. What exceeds\n"
+    "    momentum new, with the biased variance, as it is mixed; used, and then needed, without. What "
+    "exceeds\n"
     "    the range of their dtype becomes its largest number.\n"
     "training : bool\n"
     "momentum, eps : float\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;

@@ -259,9 +259,13 @@ def test_constants(value, n):
 def test_switchable(magnitude, training):
     x, dy = data(magnitude), gradients_of(magnitude)
     logits = [np.array([0.3, -0.2, 0.5]), np.array([-0.4, 0.1, 0.2])]
-    running = None if training else (np.array([0.1, 0.2, -0.3]) * magnitude, np.full(3, min(magnitude, 1e300)))
-    arguments = dict(running_mean=None, running_var=None) if training else dict(
-        running_mean=running[0], running_var=running[1]
+    running = (
+        None if training else (np.array([0.1, 0.2, -0.3]) * magnitude, np.full(3, min(magnitude, 1e300)))
+    )
+    arguments = (
+        dict(running_mean=None, running_var=None)
+        if training
+        else dict(running_mean=running[0], running_var=running[1])
     )
     for eps in eps_of(magnitude):
         keywords = dict(arguments, training=training, eps=eps)
@@ -284,12 +288,13 @@ def test_switchable(magnitude, training):
                     out[which][k] += sign * h
                     return out
 
-                up, down = (
-                    mpswitched(exact(x), moved(sign), eps, running) * along(W) for sign in (1, -1)
-                )
+                up, down = (mpswitched(exact(x), moved(sign), eps, running) * along(W) for sign in (1, -1))
                 slope = (exact(dy) * (up - down)).sum() / (2 * h)
                 size = max(abs(mpmath.mpf(float(v))) for v in got)
-                assert abs(mpmath.mpf(float(got[k])) - slope) <= mpmath.mpf(1e-12) * max(size, 1e-9), (which, k)
+                assert abs(mpmath.mpf(float(got[k])) - slope) <= mpmath.mpf(1e-12) * max(size, 1e-9), (
+                    which,
+                    k,
+                )
 
 
 def mpswitched(x, logits, eps, running):
@@ -327,12 +332,20 @@ def test_normalize(magnitude, p):
             continue
         check("y", nk.normalize(x, p, 1, eps), exact(x) / power_norm(exact(x), p, 1), 64)
         wanted = gradient(lambda v: v / power_norm(v, p, 1), x, dy)
-        check("dx", nk.normalize_backward(dy, x, p, 1, eps)[0], wanted, 512 * max(1, abs(p) if abs(p) < 1e9 else 1), 1)
+        check(
+            "dx",
+            nk.normalize_backward(dy, x, p, 1, eps)[0],
+            wanted,
+            512 * max(1, abs(p) if abs(p) < 1e9 else 1),
+            1,
+        )
 
 
 @pytest.mark.report("field trial: p = 20 of subnormals")
 @pytest.mark.parametrize("p", (0.25, 0.5, 1.0, 2.0, 3.0, 20.0, 1000.0, np.inf))
-@pytest.mark.parametrize("values", ([1e-322, -1e-322], [5e-324, 0.0], [4e-320, 5e-324, -1e-321], [2.0**-1030, 1e-308]))
+@pytest.mark.parametrize(
+    "values", ([1e-322, -1e-322], [5e-324, 0.0], [4e-320, 5e-324, -1e-321], [2.0**-1030, 1e-308])
+)
 def test_normalize_of_subnormals(p, values):
     x = np.array([values])
     check("y", nk.normalize(x, p=p, eps=0.0), exact(x) / power_norm(exact(x), p, 1), 64)
@@ -394,7 +407,9 @@ def test_given_statistics():
     r = np.array([1e-160])
     wanted = (exact(x) - exact(m)) * exact(r)
     check("rstd", nk.batch_norm(x, None, None, mean=m, rstd=r), wanted)
-    check("var", nk.batch_norm(x, m, np.array([1e308]), eps=0.0), (exact(x) - exact(m)) / root(exact([1e308])))
+    check(
+        "var", nk.batch_norm(x, m, np.array([1e308]), eps=0.0), (exact(x) - exact(m)) / root(exact([1e308]))
+    )
     dx = nk.batch_norm_backward(np.ones_like(x), x, m, np.array([1e308]), eps=0.0)[0]
     check("dx", dx, np.full(x.shape, 1 / mpmath.sqrt(mpmath.mpf(1e308)), object))
 
@@ -414,7 +429,14 @@ def test_local_response(magnitude, beta):
     def forward(v):
         squares = v * v
         sums = sum(
-            np.concatenate([np.zeros((1, max(-s, 0), 1), object), squares[:, max(s, 0) : 20 + min(s, 0)], np.zeros((1, max(s, 0), 1), object)], 1)
+            np.concatenate(
+                [
+                    np.zeros((1, max(-s, 0), 1), object),
+                    squares[:, max(s, 0) : 20 + min(s, 0)],
+                    np.zeros((1, max(s, 0), 1), object),
+                ],
+                1,
+            )
             for s in (-1, 0, 1)
         )
         bases = mpmath.mpf(k) + mpmath.mpf(alpha) / size * sums

@@ -7,7 +7,10 @@ from reference.wide import DTYPES, numpy_dtype
 
 import checks
 
-pytestmark = [pytest.mark.compares, pytest.mark.report("field trial: a transposed view of 3-d windows, 8 axes")]
+pytestmark = [
+    pytest.mark.compares,
+    pytest.mark.report("field trial: a transposed view of 3-d windows, 8 axes"),
+]
 
 
 def gaps(shape, dtype, seed=None):
@@ -52,7 +55,9 @@ def pattern(x):
 # name: (forward of x, out; backward of dy, x, dx_out)
 OPERATIONS = {
     "layer": (
-        lambda x, o: nk.layer_norm(x, over(x), affine(x, over(x), 1), affine(x, over(x), 2), axis=split(x), out=o),
+        lambda x, o: nk.layer_norm(
+            x, over(x), affine(x, over(x), 1), affine(x, over(x), 2), axis=split(x), out=o
+        ),
         lambda g, x, o: nk.layer_norm_backward(
             g, x, over(x), affine(x, over(x), 1), affine(x, over(x), 2), axis=split(x), dx_out=o
         ),
@@ -67,17 +72,33 @@ OPERATIONS = {
     ),
     "add": (
         lambda x, o: nk.add_layer_norm(
-            x, x[::-1], over(x), affine(x, over(x), 1), None, axis=split(x), out=None if o is None else (o, gaps(x.shape, x.dtype.name))
+            x,
+            x[::-1],
+            over(x),
+            affine(x, over(x), 1),
+            None,
+            axis=split(x),
+            out=None if o is None else (o, gaps(x.shape, x.dtype.name)),
         ),
-        lambda g, x, o: nk.add_layer_norm_backward(g, g[::-1], x, over(x), affine(x, over(x), 1), None, axis=split(x), dx_out=o),
+        lambda g, x, o: nk.add_layer_norm_backward(
+            g, g[::-1], x, over(x), affine(x, over(x), 1), None, axis=split(x), dx_out=o
+        ),
     ),
     "batch": (
-        lambda x, o: nk.batch_norm(x, np.zeros(c(x)), np.ones(c(x)), affine(x, c(x), 1), affine(x, c(x), 2), True, out=o),
-        lambda g, x, o: nk.batch_norm_backward(g, x, None, None, affine(x, c(x), 1), affine(x, c(x), 2), True, dx_out=o),
+        lambda x, o: nk.batch_norm(
+            x, np.zeros(c(x)), np.ones(c(x)), affine(x, c(x), 1), affine(x, c(x), 2), True, out=o
+        ),
+        lambda g, x, o: nk.batch_norm_backward(
+            g, x, None, None, affine(x, c(x), 1), affine(x, c(x), 2), True, dx_out=o
+        ),
     ),
     "batch, eval": (
-        lambda x, o: nk.batch_norm(x, np.ones(c(x)) / 3, np.ones(c(x)), affine(x, c(x), 1), affine(x, c(x), 2), out=o),
-        lambda g, x, o: nk.batch_norm_backward(g, x, np.ones(c(x)) / 3, np.ones(c(x)), affine(x, c(x), 1), None, dx_out=o),
+        lambda x, o: nk.batch_norm(
+            x, np.ones(c(x)) / 3, np.ones(c(x)), affine(x, c(x), 1), affine(x, c(x), 2), out=o
+        ),
+        lambda g, x, o: nk.batch_norm_backward(
+            g, x, np.ones(c(x)) / 3, np.ones(c(x)), affine(x, c(x), 1), None, dx_out=o
+        ),
     ),
     "instance": (
         lambda x, o: nk.instance_norm(x, np.zeros(c(x)), np.ones(c(x)), affine(x, c(x), 1), out=o),
@@ -92,8 +113,12 @@ OPERATIONS = {
         lambda g, x, o: nk.adaptive_instance_norm_backward(g, x, x[:, ::-1], dx_out=o),
     ),
     "switchable": (
-        lambda x, o: nk.switchable_norm(x, *(v.astype(x.dtype) for v in LOGITS), affine(x, c(x), 1), None, out=o),
-        lambda g, x, o: nk.switchable_norm_backward(g, x, *(v.astype(x.dtype) for v in LOGITS), affine(x, c(x), 1), None, dx_out=o),
+        lambda x, o: nk.switchable_norm(
+            x, *(v.astype(x.dtype) for v in LOGITS), affine(x, c(x), 1), None, out=o
+        ),
+        lambda g, x, o: nk.switchable_norm_backward(
+            g, x, *(v.astype(x.dtype) for v in LOGITS), affine(x, c(x), 1), None, dx_out=o
+        ),
     ),
     "normalize": (
         lambda x, o: nk.normalize(x, 2.0, split(x), out=o),
@@ -112,8 +137,12 @@ OPERATIONS = {
         lambda g, x, o: nk.norm_backward(g, x, pattern(x), affine(x, c(x), 1), None, affine="c", dx_out=o),
     ),
     "tanh": (
-        lambda x, o: nk.dynamic_tanh(x, affine(x, c(x), 3), affine(x, c(x), 1), affine(x, c(x), 2), axis=1, out=o),
-        lambda g, x, o: nk.dynamic_tanh_backward(g, x, affine(x, c(x), 3), affine(x, c(x), 1), affine(x, c(x), 2), axis=1, dx_out=o),
+        lambda x, o: nk.dynamic_tanh(
+            x, affine(x, c(x), 3), affine(x, c(x), 1), affine(x, c(x), 2), axis=1, out=o
+        ),
+        lambda g, x, o: nk.dynamic_tanh_backward(
+            g, x, affine(x, c(x), 3), affine(x, c(x), 1), affine(x, c(x), 2), axis=1, dx_out=o
+        ),
     ),
     "local response": (
         lambda x, o: nk.local_response_norm(x, 3, out=o),
@@ -167,7 +196,9 @@ def test_windows():
     for x in (
         windows.transpose(0, 5, 2, 6, 3, 7, 4, 1),
         windows[:, :, ::-1, :, ::-2].transpose(5, 1, 2, 0, 3, 7, 4, 6),
-        np.broadcast_to(windows[:, :, :, None], (2, 3, 4, 5, 4, 4, 3, 2, 4)).transpose(8, 1, 0, 7, 2, 3, 6, 4, 5),
+        np.broadcast_to(windows[:, :, :, None], (2, 3, 4, 5, 4, 4, 3, 2, 4)).transpose(
+            8, 1, 0, 7, 2, 3, 6, 4, 5
+        ),
     ):
         plain = np.ascontiguousarray(x)
         for axis in ((1,), (1, 4, 6), tuple(range(1, x.ndim))):
@@ -179,7 +210,11 @@ def test_windows():
                 nk.layer_norm_backward(plain, plain, sizes, w, w, axis=axis),
                 "layer",
             )
-        same(nk.batch_norm(x, None, None, training=True), nk.batch_norm(plain, None, None, training=True), "batch")
+        same(
+            nk.batch_norm(x, None, None, training=True),
+            nk.batch_norm(plain, None, None, training=True),
+            "batch",
+        )
 
 
 def test_moments():

@@ -11,13 +11,27 @@ import checks
 
 pytestmark = pytest.mark.compares
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-RANGES = ((0, 1), (-1, 1), (0, 255), (0.1, 0.9), (0.1, 0.7), (-1, 0.3), (-0.3, -0.1), (1e-3, 3), (1000, 1001), (-0.0, 7))
+RANGES = (
+    (0, 1),
+    (-1, 1),
+    (0, 255),
+    (0.1, 0.9),
+    (0.1, 0.7),
+    (-1, 0.3),
+    (-0.3, -0.1),
+    (1e-3, 3),
+    (1000, 1001),
+    (-0.0, 7),
+)
 
 
 def features(dtype, seed=0, count=64, rows=41):
     """Columns of many magnitudes, offsets and numbers of distinct values."""
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((rows, count)) * 10.0 ** rng.integers(-3, 4, count) + rng.integers(-2, 3, count) * 100
+    x = (
+        rng.standard_normal((rows, count)) * 10.0 ** rng.integers(-3, 4, count)
+        + rng.integers(-2, 3, count) * 100
+    )
     x[:, ::3] = rng.integers(-200, 200, x[:, ::3].shape)
     x = x.astype(numpy_dtype(dtype))
     return x[:, (x != x[:1]).any(axis=0)]
@@ -49,7 +63,10 @@ def test_ends(dtype, bounds):
 def test_reported_values():
     y = nk.min_max_scale(np.array([[0.0], [49.0]]))
     assert y.ravel().tolist() == [0.0, 1.0]
-    assert nk.min_max_scale(np.array([[0.0], [49.0]]), 0, (0, 255)).astype(np.uint8).ravel().tolist() == [0, 255]
+    assert nk.min_max_scale(np.array([[0.0], [49.0]]), 0, (0, 255)).astype(np.uint8).ravel().tolist() == [
+        0,
+        255,
+    ]
     for high in (0.9, 0.7):
         y = nk.min_max_scale(np.array([[0.0], [3.0]], np.float32), 0, (0.1, high))
         assert y.ravel().tolist() == [np.float32(0.1), np.float32(high)]
@@ -86,8 +103,16 @@ def test_ends_of_the_type(dtype):
         largest = float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)
     else:
         largest = float(np.finfo(dtype).max)
-    tiny = float(np.asarray(largest * 0 + 1, np.float64)) * {"float64": 5e-324, "float32": 1.4e-45}.get(dtype, 6e-8)
-    for column in ([-largest, 0.0, largest], [largest, largest / 2], [0.0, tiny], [-tiny, 0.0, tiny], [0.0, 1.0, largest]):
+    tiny = float(np.asarray(largest * 0 + 1, np.float64)) * {"float64": 5e-324, "float32": 1.4e-45}.get(
+        dtype, 6e-8
+    )
+    for column in (
+        [-largest, 0.0, largest],
+        [largest, largest / 2],
+        [0.0, tiny],
+        [-tiny, 0.0, tiny],
+        [0.0, 1.0, largest],
+    ):
         x = np.array(column)[:, None].astype(numpy_dtype(dtype))
         if len(np.unique(x.astype(np.float64))) < 2:
             continue
@@ -108,7 +133,12 @@ def test_a_feature_without_spread_or_with_nan(dtype):
 def test_range_as_any_pair():
     x = features("float64")
     wanted = nk.min_max_scale(x, 0, (-1, 0.25))
-    for pair in ([-1, 0.25], np.array([-1, 0.25]), np.array([-1, 0.25], np.float32), (np.float64(-1), np.array(0.25))):
+    for pair in (
+        [-1, 0.25],
+        np.array([-1, 0.25]),
+        np.array([-1, 0.25], np.float32),
+        (np.float64(-1), np.array(0.25)),
+    ):
         checks.assert_same_bits(nk.min_max_scale(x, feature_range=pair), wanted, repr(pair))
     for pair in (np.arange(3.0), np.array(1.0), np.zeros((2, 2)), "01", 1, {0: 1, 1: 2}):
         with pytest.raises(TypeError, match="feature_range"):

@@ -197,8 +197,8 @@ inline size_t adaptive_instance_norm_backward_workspace_bytes(
 }
 
 inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormShape& shape,
-                                                   const AdaptiveInstanceNormBackwardArgs& args, Workspace workspace,
-                                                   Plan* plan) noexcept {
+                                                   const AdaptiveInstanceNormBackwardArgs& args,
+                                                   Workspace workspace, Plan* plan) noexcept {
   using namespace detail;
   AdaptiveBackward s;
   ArgumentChecker check(&workspace);

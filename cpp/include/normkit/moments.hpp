@@ -15,8 +15,8 @@
 
 namespace normkit {
 
-// Doubles of one level. Moments: count, mean, mean_low (0 unless x is double), m2; of double x also `scale`, a
-// power of two: they are those of x times `scale`, which is 1 but near the ends of double's range. Gradient
+// Doubles of one level. Moments: count, mean, mean_low (0 unless x is double), m2; of double x also `scale`,
+// a power of two: they are those of x times `scale`, which is 1 but near the ends of double's range. Gradient
 // sums: sum dy, sum dy xhat.
 NORMKIT_INLINE constexpr int64_t moments_doubles(DType elements) noexcept {
   return elements == DType::kF64 ? 5 : 4;

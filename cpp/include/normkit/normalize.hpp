@@ -56,7 +56,8 @@ inline Status normalize_plan(const SetsShape& shape, const NormalizeArgs& args, 
   return detail::sets_forward_plan(detail::norm_kind(args.p), shape, norm, workspace, plan);
 }
 
-inline size_t normalize_backward_workspace_bytes(const SetsShape& shape, const NormalizeBackwardArgs&) noexcept {
+inline size_t normalize_backward_workspace_bytes(const SetsShape& shape,
+                                                 const NormalizeBackwardArgs&) noexcept {
   return detail::more_axes_bytes(shape);
 }
 

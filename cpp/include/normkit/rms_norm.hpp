@@ -61,7 +61,8 @@ inline size_t rms_norm_workspace_bytes(const RowsShape& shape, const RmsNormArgs
   return detail::more_axes_bytes(shape);
 }
 
-inline Status rms_norm_plan(const RowsShape& shape, const RmsNormArgs& args, Workspace workspace, Plan* plan) noexcept {
+inline Status rms_norm_plan(const RowsShape& shape, const RmsNormArgs& args, Workspace workspace,
+                            Plan* plan) noexcept {
   return detail::rows_forward_plan(shape, args, false, View(), args.weight_offset, workspace, plan);
 }
 

@@ -40,8 +40,7 @@ inline size_t min_max_scale_workspace_bytes(const SetsShape& shape, const MinMax
 
 inline Status min_max_scale_plan(const SetsShape& shape, const MinMaxScaleArgs& args, Workspace workspace,
                                  Plan* plan) noexcept {
-  if (!fits(args.x.dtype, args.low) || !fits(args.x.dtype, args.high))
-    return Status::kInvalidEps;
+  if (!fits(args.x.dtype, args.low) || !fits(args.x.dtype, args.high)) return Status::kInvalidEps;
   SetNormArgs norm;
   norm.x = args.x;
   norm.y = args.y;

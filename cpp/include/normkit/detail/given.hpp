@@ -73,7 +73,8 @@ struct GivenPanel {
     }
     any_wide = false;
     for (int c = 0; c < count; ++c)
-      any_wide = any_wide || (sizeof(C) == sizeof(float) ? !in_float_range(mean[c], second[c]) : is_far(mean[c]));
+      any_wide =
+          any_wide || (sizeof(C) == sizeof(float) ? !in_float_range(mean[c], second[c]) : is_far(mean[c]));
   }
 
   // The first `count` sets `repeats` times.

@@ -99,7 +99,8 @@ inline Status moments_plan(const SetsShape& shape, const MomentsArgs& args, Work
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &u.rows.x);
   if (!is_dtype(args.x.dtype)) check.fail(Status::kInvalidDType);
   if (check.status() != Status::kOk) return check.status();
-  return finish_update(args, moments_doubles(args.x.dtype), u, NORMKIT_PHASE_FUNCTIONS(moments_phase)[args.x.dtype], plan);
+  return finish_update(args, moments_doubles(args.x.dtype), u,
+                       NORMKIT_PHASE_FUNCTIONS(moments_phase)[args.x.dtype], plan);
 }
 
 inline Status grad_sums_plan(const SetsShape& shape, const GradSumsArgs& args, Workspace workspace,

@@ -24,9 +24,9 @@ struct RowMoments {
 constexpr double kMissingWeight = 1.0, kMissingBias = -0.0;
 
 struct RowsForward : RowsProblem {
-  Operand y, bias;                                   // without y: statistics only
+  Operand y, bias;                // without y: statistics only
   double low = 0.0, high = 1.0;   // of kRange: where the least and the largest element go
-  RowMoments* moments = nullptr;                     // of row r at r & moments_mask, where they are wanted
+  RowMoments* moments = nullptr;  // of row r at r & moments_mask, where they are wanted
   int64_t moments_mask = -1;
   int32_t tile_rows = 1;
   bool stream = false;      // write y past the cache
@@ -197,8 +197,8 @@ NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, 
   wide_apply_block(x, y, n, row.wide, weight, bias);
 }
 
-// kRange of one block, in double, rounded once. Roundings may take the largest element past `high`, or leave it
-// short: what lies as far from the least one becomes `high`, and nothing lies outside.
+// kRange of one block, in double, rounded once. Roundings may take the largest element past `high`, or leave
+// it short: what lies as far from the least one becomes `high`, and nothing lies outside.
 template <typename T>
 NORMKIT_NOINLINE void range_block(const RowsForward& p, const T* x, T* y, int n, const RowStatistics& s) {
   const double down = is_finite(p.high - p.low) ? 1.0 : 0.5;  // of a range that double cannot hold, half

@@ -23,8 +23,8 @@ NORMKIT_INLINE bool saved_in_vain(const RowsBackward& p, const RowStatistics& sa
 
 // The rows of a tile as backward applies them: from the saved statistics, or from the forward's computed
 // again, as they would have been saved. Double elements need the digits of the mean that one double cannot
-// hold; they are found again from x, so that saved and recomputed statistics give the same bits. Near the ends
-// of double's range everything is.
+// hold; they are found again from x, so that saved and recomputed statistics give the same bits. Near the
+// ends of double's range everything is.
 template <typename T>
 NORMKIT_NOINLINE void find_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count,
                                 T* buffer, Row<Compute<T>>* row) {
@@ -203,8 +203,7 @@ NORMKIT_NOINLINE void norm_grad_block(const RowsBackward& p, const T* dy, const 
   for (int i = 0; i < n; ++i) {
     const double g = read<double>(dy + i) * static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
     const double v = read<double>(x + i);
-    const double slope =
-        norm_slope(p.power, v, v * row.wide.scale, wide_normalized(v, row.wide), row.norm);
+    const double slope = norm_slope(p.power, v, v * row.wide.scale, wide_normalized(v, row.wide), row.norm);
     write(dx + i, (g - slope * mean_gxhat) * row.wide.rstd * row.wide.scale);
   }
 }

@@ -53,8 +53,8 @@ inline size_t more_axes_bytes(const Shape& shape) {
   return more_axes_bytes(shape.size, shape.rank);
 }
 
-// Builds operands one by one; after the first error the rest is skipped. Axes beyond kMaxAxes go to the end of
-// the workspace, which is that much shorter then.
+// Builds operands one by one; after the first error the rest is skipped. Axes beyond kMaxAxes go to the end
+// of the workspace, which is that much shorter then.
 class ArgumentChecker {
  public:
   inline ArgumentChecker() {}

@@ -47,8 +47,8 @@ class MomentsForward {
   MomentsRing ring_;
 };
 
-// running = (1 - momentum) running + momentum fresh. Finite ones stay within the range of their type: an infinity
-// would stay for good, the largest number follows what comes next.
+// running = (1 - momentum) running + momentum fresh. Finite ones stay within the range of their type: an
+// infinity would stay for good, the largest number follows what comes next.
 NORMKIT_INLINE void follow(const Operand& running, int64_t channel, double momentum, double fresh) {
   if (!running) return;
   const int64_t at = running.inner.offset(channel);

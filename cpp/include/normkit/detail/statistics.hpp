@@ -114,12 +114,12 @@ NORMKIT_INLINE RowStatistics statistics_from(const RowsProblem& p, double mean, 
                                              double squares, double scale) {
   const double n = static_cast<double>(p.n);
   const double raw = squares / n, var = raw < 0.0 ? 0.0 : raw;
-  // Beside a variance of scaled elements eps counts or vanishes as it should. Without one eps is all there is,
-  // and is taken as it is.
+  // Beside a variance of scaled elements eps counts or vanishes as it should. Without one eps is all there
+  // is, and is taken as it is.
   const double undone = var == 0.0 ? scale : 1.0, kept = var == 0.0 ? 1.0 : scale;
   const double spread = square_root(var + p.eps * kept * kept);
-  return {mean / undone, mean_low / undone, var, p.flat_is_zero && spread == 0.0 ? 0.0 : 1.0 / spread,
-          kept,          n};
+  return {
+      mean / undone, mean_low / undone, var, p.flat_is_zero && spread == 0.0 ? 0.0 : 1.0 / spread, kept, n};
 }
 
 // From the norm of x times `scale`; `zeros`: all of x is 0. Below eps the norm plays no part in y, nor in its

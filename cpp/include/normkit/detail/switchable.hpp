@@ -32,7 +32,8 @@ struct Mixture {
   RowMoments mixed;
   double rstd;
 
-  // As the parts, in the scale of `mixed`. mean_k - mean: relative to each other, so that a large mean costs no digits.
+  // As the parts, in the scale of `mixed`. mean_k - mean: relative to each other, so that a large mean costs
+  // no digits.
   inline double mean_offset(int k) const {
     return (part[k].mean - mixed.mean) + (part[k].mean_low - mixed.mean_low);
   }
@@ -292,8 +293,8 @@ struct SwitchableBackward {
   RowsBackward rows;
   Switchable mix;
   Operand dmean_weight, dvar_weight;
-  int32_t tile_rows = 1;  // of statistics, where sets are not kept
-  Sums* sums = nullptr;   // of each (n, c), where they are kept: SetSums, then (dmean, dvar)
+  int32_t tile_rows = 1;        // of statistics, where sets are not kept
+  Sums* sums = nullptr;         // of each (n, c), where they are kept: SetSums, then (dmean, dvar)
   ScaledSums* layer = nullptr;  // of each sample: (sum dmean, sum dvar)
   ScaledSums* batch = nullptr;  // of each channel
 };

@@ -272,7 +272,8 @@ inline NORMKIT_NOINLINE void divide_odd(const WindowProblem& p, const double* x,
 
 // The same of backward_terms; dy and x begin with the first window.
 inline NORMKIT_NOINLINE void odd_terms(const WindowProblem& p, const double* dy, const double* x,
-                                       const double* d, int64_t n, double* scaled, double* term, double* scale) {
+                                       const double* d, int64_t n, double* scaled, double* term,
+                                       double* scale) {
   const int64_t before = p.before * p.lanes;
   for (int64_t i = 0; i < n; ++i) {
     const double s = scale_of_base(d[i]);

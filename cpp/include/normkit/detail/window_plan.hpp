@@ -28,7 +28,8 @@ inline void choose_window(WindowProblem& p, int64_t positions, int64_t channels,
   }
 }
 
-inline size_t window_workspace_bytes(const ChannelsShape& shape, int64_t size, DType elements, bool backward) {
+inline size_t window_workspace_bytes(const ChannelsShape& shape, int64_t size, DType elements,
+                                     bool backward) {
   if (size < 1 || shape.rank < 2 || shape.rank > kMaxRank || shape.size == nullptr ||
       checked_product(shape.size, shape.rank) <= 0)
     return 0;
