@@ -171,7 +171,7 @@ class Moments(_Tree):
     def var(self, ddof: int = 0) -> Any:
         """The variance of each set, divided by count - ddof: float64, on the axes that are kept.
 
-        inf where it exceeds float64's range, as that of numbers around 1e200 does; :meth:`rstd` is right there.
+        inf where it exceeds float64's range, as that of numbers around 1e200 does; :meth:`rstd` holds there.
         """
         var, scale = self._scaled_var(ddof)
         with np.errstate(over="ignore", under="ignore"):

@@ -4,12 +4,11 @@ The exact answer knows no scale: values come from the definitions in 700 digits,
 them.
 """
 
+import checks
 import mpmath
 import normkit as nk
 import numpy as np
 import pytest
-
-import checks
 
 pytestmark = [pytest.mark.compares, pytest.mark.report("field trial: the ends of float64")]
 
@@ -274,7 +273,7 @@ def test_switchable(magnitude, training):
             return switched(v, logits, e, running) * along(W) + along(B)
 
         check(f"y, eps {eps}", nk.switchable_norm(x, *logits, W, B, **keywords), forward(exact(x)))
-        dx, dmw, dvw, dw, db = nk.switchable_norm_backward(dy, x, *logits, W, B, **keywords)
+        dx, dmw, dvw, dw, _ = nk.switchable_norm_backward(dy, x, *logits, W, B, **keywords)
         wanted = gradient(forward, x, dy)
         check(f"dx, eps {eps}", dx, wanted, 256, 1)
         xhat = switched(exact(x), logits, eps, running)

@@ -1,11 +1,10 @@
-"""Any rank and any strides: arrays of which more than six axes do not merge, with the bits of contiguous ones."""
+"""Any rank and any strides: more than six axes that do not merge, with the bits of contiguous arrays."""
 
+import checks
 import normkit as nk
 import numpy as np
 import pytest
 from reference.wide import DTYPES, numpy_dtype
-
-import checks
 
 pytestmark = [
     pytest.mark.compares,

@@ -1,11 +1,10 @@
 """Running statistics stay within the range of their type."""
 
+import checks
 import normkit as nk
 import numpy as np
 import pytest
 from reference.wide import LARGEST, numpy_dtype
-
-import checks
 
 pytestmark = [pytest.mark.compares, pytest.mark.report("field trial: float16 running variance, inf for good")]
 W = np.ones(3, np.float32)

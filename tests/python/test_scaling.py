@@ -2,12 +2,11 @@
 
 from fractions import Fraction
 
+import checks
 import normkit as nk
 import numpy as np
 import pytest
 from reference.wide import DTYPES, numpy_dtype, ulp
-
-import checks
 
 pytestmark = pytest.mark.compares
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -147,6 +146,6 @@ def test_range_as_any_pair():
 
 def test_ranges_beyond_the_type():
     for dtype, bounds in (("float16", (0, 1e5)), ("float32", (-4e38, 0)), ("float64", (0, np.inf))):
-        with pytest.raises(ValueError, match="feature_range.*finite"):
+        with pytest.raises(ValueError, match=r"feature_range.*finite"):
             nk.min_max_scale(np.ones((2, 2), dtype), 0, bounds)
     checks.COUNT.values += 3
