@@ -60,6 +60,14 @@ RmsNormBackwardArgs rms_norm_args(const normkit_rows_backward* from) {
   return args;
 }
 
+// A forward call has no argument for the workspace that many axes of their own need. An address space ends at
+// 47 axes, of which 6 need none: 8 inputs and 8 outputs with a size and a stride for each.
+template <typename Call>
+NORMKIT_NOINLINE Status with_axes(const Call& call) {
+  alignas(8) unsigned char room[((47 - 6) * 2 * 16 + 1) * sizeof(int64_t)];
+  return call(Workspace{room, sizeof(room)});
+}
+
 }  // namespace
 
 extern "C" {
@@ -67,13 +75,15 @@ extern "C" {
 int32_t normkit_layer_norm(const normkit_rows_shape* shape, const normkit_rows_forward* from) {
   auto args = forward<LayerNormArgs>(from);
   args.mean = output(from->mean);
-  return code(layer_norm(rows(shape), args));
+  const auto call = [&](Workspace workspace) { return layer_norm(rows(shape), args, workspace); };
+  return code(layer_norm_workspace_bytes(rows(shape), args) == 0 ? call({}) : with_axes(call));
 }
 
 int32_t normkit_rms_norm(const normkit_rows_shape* shape, const normkit_rows_forward* from) {
   auto args = forward<RmsNormArgs>(from);
   args.weight_offset = from->weight_offset;
-  return code(rms_norm(rows(shape), args));
+  const auto call = [&](Workspace workspace) { return rms_norm(rows(shape), args, workspace); };
+  return code(rms_norm_workspace_bytes(rows(shape), args) == 0 ? call({}) : with_axes(call));
 }
 
 size_t normkit_layer_norm_backward_workspace_bytes(const normkit_rows_shape* shape,

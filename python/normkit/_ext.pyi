@@ -588,7 +588,11 @@ def weight_norm_backward(
     accumulate: bool = False,
 ) -> tuple[_X, Any]: ...
 def min_max_scale(
-    x: _X, axis: _Axis = 0, feature_range: tuple[float, float] = (0, 1), *, out: _X | None = None
+    x: _X,
+    axis: _Axis = 0,
+    feature_range: tuple[float, float] | list[float] | _Array = (0, 1),
+    *,
+    out: _X | None = None,
 ) -> _X: ...
 def z_score(x: _X, axis: _Axis = 0, *, out: _X | None = None) -> _X: ...
 def dynamic_tanh(

@@ -157,19 +157,32 @@ class Moments(_Tree):
     @property
     def mean(self) -> Any:
         """The mean of each set: float64, on the axes that are kept. ValueError before the first element."""
-        return self._total()[..., 1].copy()
+        total = self._total()
+        return total[..., 1] / total[..., 4] if self._float64 else total[..., 1].copy()
 
-    def var(self, ddof: int = 0) -> Any:
-        """The variance of each set, divided by count - ddof: float64, on the axes that are kept."""
-        squares = np.maximum(self._total()[..., 3], 0.0)
+    def _scaled_var(self, ddof: int) -> tuple[Any, Any]:
+        """The variance of x times a power of two, and that (1 but near the ends of float64's range)."""
+        total = self._total()
         if self.count <= ddof:
             raise ValueError(f"ddof is {ddof}; it should be less than the number of elements, {self.count}")
-        return np.asarray(squares / (self.count - ddof))
+        var = np.maximum(total[..., 3], 0.0) / (self.count - ddof)
+        return var, total[..., 4] if self._float64 else np.ones_like(var)
+
+    def var(self, ddof: int = 0) -> Any:
+        """The variance of each set, divided by count - ddof: float64, on the axes that are kept.
+
+        inf where it exceeds float64's range, as that of numbers around 1e200 does; :meth:`rstd` holds there.
+        """
+        var, scale = self._scaled_var(ddof)
+        with np.errstate(over="ignore", under="ignore"):
+            return np.asarray(var / scale / scale)
 
     def rstd(self, eps: float = 1e-5) -> Any:
         """1 / sqrt(var + eps), as the kernels compute it."""
-        with np.errstate(divide="ignore"):
-            return np.asarray(1.0 / np.sqrt(self.var() + eps))
+        var, scale = self._scaled_var(0)
+        scale = np.where(var == 0, 1.0, scale)
+        with np.errstate(divide="ignore", over="ignore", under="ignore"):
+            return np.asarray(1.0 / np.sqrt(var + eps * scale * scale) * scale)
 
     def __repr__(self) -> str:
         return f"Moments(axes={self.axes}, count={self.count}, sets={self._shape})"

@@ -103,13 +103,12 @@ void Call::fail(Status status) const {
           static_cast<int>(place_.device()), cuda_backend::last_error());
   if (status == Status::kTooManyAxes) {
     const Array& x = operand(0).array;
-    raise(PyExc_ValueError,
-          "too many axes: neighbouring axes that run through memory in one stride are merged, and for x of "
-          "shape %U and "
-          "the arrays that go with it more than %d are left; they should be laid out so that more axes merge "
-          "(a "
-          "contiguous copy does)",
-          shape_text(x).ptr(), kMaxAxes);
+    raise(
+        PyExc_ValueError,
+        "too many axes for a device: neighbouring axes that run through memory in one stride are merged, and "
+        "for x of shape %U and the arrays that go with it more than %d are left; they should be laid out so "
+        "that more axes merge (a contiguous copy does)",
+        shape_text(x).ptr(), kMaxAxes);
   }
   raise(PyExc_ValueError, "%s", status_message(status));
 }

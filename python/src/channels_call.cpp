@@ -10,9 +10,6 @@ ChannelsCall::ChannelsCall(PyObject* x, PyObject* channel_axis, const char* name
   if (rank() < 2)
     raise(PyExc_ValueError, "%s has shape %U; it should have at least 2 axes, samples and channels", name,
           shape_text(array).ptr());
-  if (rank() >= kMaxRank)
-    raise(PyExc_ValueError, "%s has %d axes; it should have at most %d", name, static_cast<int>(rank()),
-          static_cast<int>(kMaxRank) - 1);
   const int64_t named = channel_axis == nullptr ? 1 : integer_argument(channel_axis, "channel_axis");
   const int64_t channel = named < 0 ? named + rank() : named;
   if (channel < 1 || channel >= rank())

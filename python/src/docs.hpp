@@ -24,8 +24,9 @@
   "ValueError\n"                                                                                           \
   "    A shape or device is wrong; an array to be written is read-only, overlaps another argument (other " \
   "than\n"                                                                                                 \
-  "    being the same view) or itself; eps is nan; more than 6 axes are left after neighbouring axes are " \
-  "merged.\n"                                                                                              \
+  "    being the same view) or itself; eps is nan; of an array on a device more than 6 axes are left "     \
+  "after\n"                                                                                                \
+  "    neighbouring axes are merged.\n"                                                                    \
   "    Nothing is written when an exception is raised, except after a KeyboardInterrupt.\n"
 
 #define NORMKIT_DOC_GRADS                                                                                 \

@@ -8,7 +8,10 @@
   "    momentum new with the unbiased variance (one value has none and changes nothing); else these are " \
   "what "                                                                                                 \
   "x is normalized\n"                                                                                     \
-  "    with. An immutable array (JAX) cannot be updated: see `return_stats` and ``normkit.Moments``.\n"
+  "    with. What exceeds the range of their dtype (a variance above 65504 in float16) becomes its "      \
+  "largest\n"                                                                                             \
+  "    number, not an infinity that would stay. An immutable array (JAX) cannot be updated: see\n"        \
+  "    `return_stats` and ``normkit.Moments``.\n"
 
 #define NORMKIT_DOC_BACKWARD_OF_CHANNELS                                                             \
   "dx = ((g - sum(g)/n) - xhat sum(g xhat)/n) rstd with g = dy weight, xhat = (x - mean) rstd;\n"    \
@@ -139,7 +142,9 @@ const char kSwitchableNorm[] =
     "    Shape (C,), any dtype: BatchNorm's statistics. Updated in place with `training`, running = (1 - "
     "momentum) "
     "running +\n"
-    "    momentum new, with the biased variance, as it is mixed; used, and then needed, without.\n"
+    "    momentum new, with the biased variance, as it is mixed; used, and then needed, without. What "
+    "exceeds\n"
+    "    the range of their dtype becomes its largest number.\n"
     "training : bool\n"
     "momentum, eps : float\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;
 

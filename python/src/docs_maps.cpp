@@ -21,9 +21,7 @@
   "ValueError\n"                                                                                            \
   "    A shape or device is wrong; alpha is nan; an array to be written is read-only, overlaps another "    \
   "argument\n"                                                                                              \
-  "    (other than being the same view) or itself; more than 6 axes are left after neighbouring axes are "  \
-  "merged.\n"                                                                                               \
-  "    Nothing is written then.\n"
+  "    (other than being the same view) or itself. Nothing is written then.\n"
 
 namespace normkit::python::docs {
 

@@ -83,11 +83,14 @@ const char kMinMaxScale[] =
     "min and max are those of each feature, that is over `axis`; a constant feature becomes low, one with a "
     "nan "
     "nan.\n"
+    "min becomes low and max becomes high, as x's dtype rounds them, and nothing lies outside.\n"
     "sklearn.preprocessing.minmax_scale. " NORMKIT_DOC_SAME_BITS "\n" NORMKIT_DOC_ARRAYS
     "\n"
     "Parameters\n"
     "----------\n"
-    "x : array\n" NORMKIT_DOC_OVER "feature_range : pair (low, high)\n" NORMKIT_DOC_OUT
+    "x : array\n" NORMKIT_DOC_OVER
+    "feature_range : pair (low, high)\n"
+    "    A tuple, a list or an array; low < high, both within the range of x's dtype.\n" NORMKIT_DOC_OUT
     "\n" NORMKIT_DOC_RAISES;
 
 const char kZScore[] =

@@ -44,6 +44,8 @@ PyObject* update(SetsCall& call, Args& args, const Tree& tree, int64_t doubles, 
   detail::ArgumentChecker check;
   const detail::SetAxes axes(shape, &p, check);
   const uint64_t filled = tree.filled + static_cast<uint64_t>(detail::blocks_of(p));
+  if (given(tree.array.object) && tree.array.sizes[2] != doubles)
+    raise(PyExc_ValueError, "levels and filled do not belong together");
   if (given(tree.array.object) && tree.array.sizes[0] != p.rows)
     raise(PyExc_ValueError, "x has %lld sets; it should have %lld, as before", static_cast<long long>(p.rows),
           static_cast<long long>(tree.array.sizes[0]));
@@ -66,7 +68,7 @@ PyObject* moments_call(PyObject* const* slots) {
   call.over(slots[1]);
   MomentsArgs args;
   args.x = call.x_view();
-  return update(call, args, Tree(slots[3], slots[4]), kMomentsDoubles,
+  return update(call, args, Tree(slots[3], slots[4]), moments_doubles(call.x().dtype),
                 static_cast<int32_t>(integer_argument(slots[2], "run_axes")), &moments_update_workspace_bytes,
                 &moments_update_plan);
 }
@@ -110,7 +112,7 @@ PyObject* merge_call(PyObject* const* slots) {
   if (sizes[2] == kGradSumsDoubles)
     merge_all<detail::Sums>(a, b, levels.array);
   else if (flag_argument(slots[4], "float64", false))
-    merge_all<detail::Moments<double>>(a, b, levels.array);
+    merge_all<detail::ScaledMoments>(a, b, levels.array);
   else
     merge_all<detail::Moments<float>>(a, b, levels.array);
   const nb::object array = levels.finish(levels.array);
@@ -140,7 +142,7 @@ PyObject* finish_call(PyObject* const* slots) {
   if (sizes[1] == kGradSumsDoubles)
     finish_all<detail::Sums>(tree, total.array);
   else if (flag_argument(slots[2], "float64", false))
-    finish_all<detail::Moments<double>>(tree, total.array);
+    finish_all<detail::ScaledMoments>(tree, total.array);
   else
     finish_all<detail::Moments<float>>(tree, total.array);
   return total.finish(total.array).release().ptr();

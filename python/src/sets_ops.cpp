@@ -212,6 +212,15 @@ PyObject* weight_norm_backward_call(PyObject* const* slots) {
 
 constexpr const char* kMinMaxScale = "min_max_scale(x, axis=0, feature_range=(0, 1), *, out=None)";
 
+// The two entries of a tuple, a list or an array of one axis; else invalid.
+nb::object pair_argument(PyObject* object) {
+  const nb::object entries = entries_argument(object, 2);
+  if (entries.is_valid() || !PyObject_HasAttrString(object, "ndim")) return entries;
+  const nb::object list = nb::steal(PySequence_List(object));
+  if (!list.is_valid()) PyErr_Clear();
+  return list.is_valid() ? entries_argument(list.ptr(), 2) : nb::object();
+}
+
 PyObject* min_max_scale_call(PyObject* const* slots) {
   enum { kX, kAxis, kFeatureRange, kOut };
   SetsCall call(slots[kX]);
@@ -220,18 +229,17 @@ PyObject* min_max_scale_call(PyObject* const* slots) {
   const nb::int_ zero(0);
   call.over(slots[kAxis] != nullptr ? slots[kAxis] : zero.ptr());
   if (PyObject* range = slots[kFeatureRange]) {
-    const nb::object pair = entries_argument(range, 2);
+    const nb::object pair = pair_argument(range);
     if (!pair.is_valid())
       raise(PyExc_TypeError, "feature_range is %R; it should be a pair (low, high)", range);
     args.low = number_argument(PyTuple_GET_ITEM(pair.ptr(), 0), "feature_range[0]", 0.0);
     args.high = number_argument(PyTuple_GET_ITEM(pair.ptr(), 1), "feature_range[1]", 0.0);
-    const double span = args.high - args.low;
-    const double largest = call.x_is_f64() ? 1.7976931348623157e308 : 3.4028234663852886e38;
-    if (!(args.low < args.high) || !(span <= largest))
-      raise(PyExc_ValueError,
-            "feature_range is %R; its first number should be less than the second, by no more than x's dtype "
-            "holds",
-            range);
+    const DType dtype = call.x().dtype;
+    if (!(args.low < args.high))
+      raise(PyExc_ValueError, "feature_range is %R; its first number should be less than the second", range);
+    if (!fits(dtype, args.low) || !fits(dtype, args.high))
+      raise(PyExc_ValueError, "feature_range is %R; its numbers should be finite in x's dtype, %s", range,
+            dtype_name(dtype));
   }
   args.x = call.x_view();
   args.y = call.result_like_x(slots[kOut], "out", &y);

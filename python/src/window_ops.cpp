@@ -79,9 +79,8 @@ PyObject* local_response_norm_backward_call(PyObject* const* slots) {
   "ValueError\n"                                                                                            \
   "    A shape or device is wrong; size is less than 1; alpha, beta or k is nan; an "                       \
   "array\n"                                                                                                 \
-  "    to be written is read-only, overlaps another argument (other than being the same view) or itself; "  \
-  "more\n"                                                                                                  \
-  "    than 6 axes are left after neighbouring axes are merged. Nothing is written then.\n"
+  "    to be written is read-only, overlaps another argument (other than being the same view) or itself.\n" \
+  "    Nothing is written then.\n"
 
 constexpr const char kLocalResponseNormDoc[] =
     "LocalResponseNorm: y_c = x_c / (k + alpha/size sum(x_j^2))^beta, j over the window of channel c.\n"

@@ -198,8 +198,14 @@ TEST(BadInput, TooManyAxes) {
   const int64_t scattered[] = {8192, 2048, 512, 128, 32, 8, 2};
   args.x = ConstView(x.data(), scattered);
   args.y = y.data();
-  EXPECT_EQ(layer_norm({6, 1, size}, args), Status::kTooManyAxes);
+  const RowsShape shape{7, 0, size};
+  EXPECT_EQ(layer_norm(shape, args), Status::kTooManyAxes);
   EXPECT_EQ(y[0], 7.0f);
+  std::vector<unsigned char> scratch(layer_norm_workspace_bytes(shape, args));
+  EXPECT_EQ(layer_norm(shape, args, {scratch.data(), 8}), Status::kWorkspaceTooSmall);
+  EXPECT_EQ(y[0], 7.0f);
+  EXPECT_EQ(layer_norm(shape, args, {scratch.data(), scratch.size()}), Status::kOk);
+  EXPECT_EQ(y[0], 0.0f);
   const int64_t merging[] = {8192, 2048, 512, 128, 32, 16, 8};
   args.x = ConstView(x.data(), merging);
   EXPECT_EQ(layer_norm({6, 1, size}, args), Status::kOk);

@@ -266,13 +266,13 @@ TEST(Sets, MomentsAndGradSums) {
     const SetsShape shape{3, size, 5, 0, 1};
     constexpr int64_t kRanks = 8;
     MomentsArgs moments;
-    Array before = random_array(DType::kF64, C * kRanks * kMomentsDoubles, 3);
+    Array before = random_array(DType::kF64, C * kRanks * moments_doubles(dtype), 3);
     Outputs trees;
     moments.x = in(x);
     moments.filled = 1;
     moments.before = reinterpret_cast<const double*>(before.bytes.data());
     moments.before_ranks = moments.after_ranks = kRanks;
-    Array& after = trees.add(DType::kF64, C * kRanks * kMomentsDoubles);
+    Array& after = trees.add(DType::kF64, C * kRanks * moments_doubles(dtype));
     for (size_t i = 0; i < after.size(); ++i) after.set(i, 1.0);
     moments.after = reinterpret_cast<double*>(after.bytes.data());
     check(shape, moments, trees, &moments_update_workspace_bytes, &moments_update_plan);

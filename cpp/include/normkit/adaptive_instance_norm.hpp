@@ -88,6 +88,7 @@ NORMKIT_NOINLINE void style_statistics(const RowsForward& style, int64_t tile, M
   for (int64_t r = first; r < first + style.tile_rows; ++r) {
     RowMoments& m = ring.of[r & (kRing - 1)];
     m.var = square_root(m.var + style.eps * m.scale * m.scale) / m.scale;
+    m.mean /= m.scale;
   }
 }
 
@@ -136,6 +137,11 @@ void adaptive_backward_phase(const void* state, int64_t begin, int64_t end) {
   }
 }
 
+inline size_t adaptive_axes_bytes(const AdaptiveInstanceNormShape& shape) {
+  const size_t content = more_axes_bytes(shape.content), style = more_axes_bytes(shape.style);
+  return content > style ? content : style;
+}
+
 inline void check_adaptive(const AdaptiveInstanceNormShape& shape, double eps, const RowsProblem& content,
                            const RowsProblem& style, ArgumentChecker& check) {
   if (check.status() != Status::kOk) return;
@@ -150,17 +156,17 @@ NORMKIT_END_NAMESPACE
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t adaptive_instance_norm_workspace_bytes(const AdaptiveInstanceNormShape&,
+inline size_t adaptive_instance_norm_workspace_bytes(const AdaptiveInstanceNormShape& shape,
                                                      const AdaptiveInstanceNormArgs&) noexcept {
-  return 0;
+  return detail::adaptive_axes_bytes(shape);
 }
 
 inline Status adaptive_instance_norm_plan(const AdaptiveInstanceNormShape& shape,
-                                          const AdaptiveInstanceNormArgs& args, Workspace,
+                                          const AdaptiveInstanceNormArgs& args, Workspace workspace,
                                           Plan* plan) noexcept {
   using namespace detail;
   AdaptiveForward s;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes content(instance_sets(shape.content), &s.content, check);
   SetAxes style(instance_sets(shape.style), &s.style, check);
   check_adaptive(shape, args.eps, s.content, s.style, check);
@@ -192,16 +198,16 @@ inline Status adaptive_instance_norm_plan(const AdaptiveInstanceNormShape& shape
 }
 
 inline size_t adaptive_instance_norm_backward_workspace_bytes(
-    const AdaptiveInstanceNormShape&, const AdaptiveInstanceNormBackwardArgs&) noexcept {
-  return 0;
+    const AdaptiveInstanceNormShape& shape, const AdaptiveInstanceNormBackwardArgs&) noexcept {
+  return detail::adaptive_axes_bytes(shape);
 }
 
 inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormShape& shape,
-                                                   const AdaptiveInstanceNormBackwardArgs& args, Workspace,
-                                                   Plan* plan) noexcept {
+                                                   const AdaptiveInstanceNormBackwardArgs& args,
+                                                   Workspace workspace, Plan* plan) noexcept {
   using namespace detail;
   AdaptiveBackward s;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes content(instance_sets(shape.content), &s.content, check);
   SetAxes style(instance_sets(shape.style), &s.style, check);
   check_adaptive(shape, args.eps, s.content, s.style, check);

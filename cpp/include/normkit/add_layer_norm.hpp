@@ -73,13 +73,13 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t add_layer_norm_workspace_bytes(const RowsShape&, const AddLayerNormArgs&) noexcept {
-  return 0;
+inline size_t add_layer_norm_workspace_bytes(const RowsShape& shape, const AddLayerNormArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
-inline Status add_layer_norm_plan(const RowsShape& shape, const AddLayerNormArgs& args, Workspace,
+inline Status add_layer_norm_plan(const RowsShape& shape, const AddLayerNormArgs& args, Workspace workspace,
                                   Plan* plan) noexcept {
-  return detail::add_norm_plan(shape, args, true, args.mean, 0.0, plan);
+  return detail::add_norm_plan(shape, args, true, args.mean, 0.0, workspace, plan);
 }
 
 inline size_t add_layer_norm_backward_workspace_bytes(const RowsShape& shape,

@@ -73,13 +73,13 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t add_rms_norm_workspace_bytes(const RowsShape&, const AddRmsNormArgs&) noexcept {
-  return 0;
+inline size_t add_rms_norm_workspace_bytes(const RowsShape& shape, const AddRmsNormArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
-inline Status add_rms_norm_plan(const RowsShape& shape, const AddRmsNormArgs& args, Workspace,
+inline Status add_rms_norm_plan(const RowsShape& shape, const AddRmsNormArgs& args, Workspace workspace,
                                 Plan* plan) noexcept {
-  return detail::add_norm_plan(shape, args, false, View(), args.weight_offset, plan);
+  return detail::add_norm_plan(shape, args, false, View(), args.weight_offset, workspace, plan);
 }
 
 inline size_t add_rms_norm_backward_workspace_bytes(const RowsShape& shape,

@@ -73,13 +73,13 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t dynamic_tanh_workspace_bytes(const MapShape&, const DynamicTanhArgs&) noexcept {
-  return 0;
+inline size_t dynamic_tanh_workspace_bytes(const MapShape& shape, const DynamicTanhArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
-inline Status dynamic_tanh_plan(const MapShape& shape, const DynamicTanhArgs& args, Workspace,
+inline Status dynamic_tanh_plan(const MapShape& shape, const DynamicTanhArgs& args, Workspace workspace,
                                 Plan* plan) noexcept {
-  return detail::map_forward_plan(shape, args, plan);
+  return detail::map_forward_plan(shape, args, workspace, plan);
 }
 
 inline size_t dynamic_tanh_backward_workspace_bytes(const MapShape& shape,

@@ -118,7 +118,8 @@ NORMKIT_END_ENTRY_POINTS
 // Every operation has the same three entry points:
 //
 // - name_workspace_bytes: scratch that the operation needs (0: none), from the shape and which outputs are
-//   asked for.
+//   asked for. Of shapes with more than kMaxAxes axes also room for those that do not merge; where all but
+//   kMaxAxes do, the call does without.
 // - name_plan: checks the arguments and prepares the operation; the plan uses the workspace until its last
 //   phase has run.
 // - name: plans and executes.

@@ -63,13 +63,13 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t layer_norm_workspace_bytes(const RowsShape&, const LayerNormArgs&) noexcept {
-  return 0;
+inline size_t layer_norm_workspace_bytes(const RowsShape& shape, const LayerNormArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
-inline Status layer_norm_plan(const RowsShape& shape, const LayerNormArgs& args, Workspace,
+inline Status layer_norm_plan(const RowsShape& shape, const LayerNormArgs& args, Workspace workspace,
                               Plan* plan) noexcept {
-  return detail::rows_forward_plan(shape, args, true, args.mean, 0.0, plan);
+  return detail::rows_forward_plan(shape, args, true, args.mean, 0.0, workspace, plan);
 }
 
 inline size_t layer_norm_backward_workspace_bytes(const RowsShape& shape,

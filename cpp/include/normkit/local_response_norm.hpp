@@ -61,7 +61,7 @@ NORMKIT_BEGIN_ENTRY_POINTS
 
 inline size_t local_response_norm_workspace_bytes(const ChannelsShape& shape,
                                                   const LocalResponseNormArgs& args) noexcept {
-  return detail::window_workspace_bytes(shape, args.size, false);
+  return detail::window_workspace_bytes(shape, args.size, args.x.dtype, false);
 }
 
 inline Status local_response_norm_plan(const ChannelsShape& shape, const LocalResponseNormArgs& args,
@@ -71,7 +71,7 @@ inline Status local_response_norm_plan(const ChannelsShape& shape, const LocalRe
 
 inline size_t local_response_norm_backward_workspace_bytes(
     const ChannelsShape& shape, const LocalResponseNormBackwardArgs& args) noexcept {
-  return detail::window_workspace_bytes(shape, args.size, true);
+  return detail::window_workspace_bytes(shape, args.size, args.x.dtype, true);
 }
 
 inline Status local_response_norm_backward_plan(const ChannelsShape& shape,

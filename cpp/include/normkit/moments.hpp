@@ -18,8 +18,12 @@
 
 namespace normkit {
 
-// Doubles of one level: count, mean, mean_low, m2; sum dy, sum dy xhat. mean_low is 0 unless x is double.
-constexpr int64_t kMomentsDoubles = 4;
+// Doubles of one level. Moments: count, mean, mean_low (0 unless x is double), m2; of double x also `scale`,
+// a power of two: they are those of x times `scale`, which is 1 but near the ends of double's range. Gradient
+// sums: sum dy, sum dy xhat.
+NORMKIT_INLINE constexpr int64_t moments_doubles(DType elements) noexcept {
+  return elements == DType::kF64 ? 5 : 4;
+}
 constexpr int64_t kGradSumsDoubles = 2;
 
 // [sets, ranks, doubles of a level] before (absent: filled is 0) and after; they may be the same memory.
@@ -56,20 +60,20 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t moments_update_workspace_bytes(const SetsShape&, const MomentsArgs&) noexcept {
-  return 0;
+inline size_t moments_update_workspace_bytes(const SetsShape& shape, const MomentsArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
-inline Status moments_update_plan(const SetsShape& shape, const MomentsArgs& args, Workspace,
+inline Status moments_update_plan(const SetsShape& shape, const MomentsArgs& args, Workspace workspace,
                                   Plan* plan) noexcept {
-  return detail::moments_plan(shape, args, plan);
+  return detail::moments_plan(shape, args, workspace, plan);
 }
 
-inline size_t grad_sums_update_workspace_bytes(const SetsShape&, const GradSumsArgs&) noexcept {
-  return 0;
+inline size_t grad_sums_update_workspace_bytes(const SetsShape& shape, const GradSumsArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
-inline Status grad_sums_update_plan(const SetsShape& shape, const GradSumsArgs& args, Workspace,
+inline Status grad_sums_update_plan(const SetsShape& shape, const GradSumsArgs& args, Workspace workspace,
                                     Plan* plan) noexcept {
-  return detail::grad_sums_plan(shape, args, plan);
+  return detail::grad_sums_plan(shape, args, workspace, plan);
 }
 
 NORMKIT_END_ENTRY_POINTS

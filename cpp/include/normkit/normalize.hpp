@@ -46,8 +46,8 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t normalize_workspace_bytes(const SetsShape&, const NormalizeArgs&) noexcept {
-  return 0;
+inline size_t normalize_workspace_bytes(const SetsShape& shape, const NormalizeArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
 inline Status normalize_plan(const SetsShape& shape, const NormalizeArgs& args, Workspace workspace,
@@ -61,8 +61,9 @@ inline Status normalize_plan(const SetsShape& shape, const NormalizeArgs& args, 
   return detail::sets_forward_plan(detail::norm_kind(args.p), shape, norm, workspace, plan);
 }
 
-inline size_t normalize_backward_workspace_bytes(const SetsShape&, const NormalizeBackwardArgs&) noexcept {
-  return 0;
+inline size_t normalize_backward_workspace_bytes(const SetsShape& shape,
+                                                 const NormalizeBackwardArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
 inline Status normalize_backward_plan(const SetsShape& shape, const NormalizeBackwardArgs& args,

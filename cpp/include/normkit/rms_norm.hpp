@@ -62,12 +62,13 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t rms_norm_workspace_bytes(const RowsShape&, const RmsNormArgs&) noexcept {
-  return 0;
+inline size_t rms_norm_workspace_bytes(const RowsShape& shape, const RmsNormArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
-inline Status rms_norm_plan(const RowsShape& shape, const RmsNormArgs& args, Workspace, Plan* plan) noexcept {
-  return detail::rows_forward_plan(shape, args, false, View(), args.weight_offset, plan);
+inline Status rms_norm_plan(const RowsShape& shape, const RmsNormArgs& args, Workspace workspace,
+                            Plan* plan) noexcept {
+  return detail::rows_forward_plan(shape, args, false, View(), args.weight_offset, workspace, plan);
 }
 
 inline size_t rms_norm_backward_workspace_bytes(const RowsShape& shape,

@@ -1,6 +1,7 @@
 // Scaling of features: min-max and z-score.
 //
-//   min_max_scale  y = (x - min) / (max - min) (high - low) + low; a set without spread becomes low
+//   min_max_scale  y = (x - min) / (max - min) (high - low) + low; a set without spread becomes low.
+//                  The ends become low and high, rounded to x's type, and nothing lies outside.
 //   z_score        y = (x - mean) / sqrt(var), var biased; a set without spread becomes 0
 #ifndef NORMKIT_SCALING_HPP_
 #define NORMKIT_SCALING_HPP_
@@ -12,7 +13,7 @@
 
 namespace normkit {
 
-// x, y: all axes; y may be x itself. `affine` of the shape is 0.
+// x, y: all axes; y may be x itself. `affine` of the shape is 0. low, high: finite in x's type.
 struct MinMaxScaleArgs {
   ConstView x;
   View y;
@@ -38,13 +39,13 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t min_max_scale_workspace_bytes(const SetsShape&, const MinMaxScaleArgs&) noexcept {
-  return 0;
+inline size_t min_max_scale_workspace_bytes(const SetsShape& shape, const MinMaxScaleArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
 inline Status min_max_scale_plan(const SetsShape& shape, const MinMaxScaleArgs& args, Workspace workspace,
                                  Plan* plan) noexcept {
-  if (detail::is_nan(args.low) || detail::is_nan(args.high)) return Status::kInvalidEps;
+  if (!fits(args.x.dtype, args.low) || !fits(args.x.dtype, args.high)) return Status::kInvalidEps;
   SetNormArgs norm;
   norm.x = args.x;
   norm.y = args.y;
@@ -52,8 +53,8 @@ inline Status min_max_scale_plan(const SetsShape& shape, const MinMaxScaleArgs& 
   return detail::sets_forward_plan(detail::range_kind(args.low, args.high), shape, norm, workspace, plan);
 }
 
-inline size_t z_score_workspace_bytes(const SetsShape&, const ZScoreArgs&) noexcept {
-  return 0;
+inline size_t z_score_workspace_bytes(const SetsShape& shape, const ZScoreArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
 inline Status z_score_plan(const SetsShape& shape, const ZScoreArgs& args, Workspace workspace,

@@ -21,7 +21,7 @@ enum class Status : int32_t {
   kOk = 0,
   kNullPointer,        // a required array (x, y, dy, ...) is missing while the shape has elements
   kInvalidShape,       // a negative size or rank, or an element count that does not fit int64
-  kTooManyAxes,        // more than kMaxAxes axes are left after merging
+  kTooManyAxes,        // more than kMaxAxes axes are left after merging, and no workspace is lent for them
   kInvalidDType,       // an element type that does not exist, or a combination that is not supported
   kInvalidEps,         // eps (or weight_offset, alpha, beta, k) is NaN or not supported
   kOverlap,            // an output overlaps itself, another output, or an input other than as the same view
@@ -79,8 +79,20 @@ NORMKIT_INLINE constexpr int64_t size_of(DType dtype) noexcept {
   return dtype == DType::kF64 ? 8 : dtype == DType::kF32 ? 4 : 2;
 }
 
-// Axes that an operand may have left after neighbouring axes that run through memory in one stride are
-// merged.
+// The largest number of a type, and whether a number lies within its range.
+NORMKIT_INLINE constexpr double largest_of(DType dtype) noexcept {
+  return dtype == DType::kF16    ? 65504.0
+         : dtype == DType::kBF16 ? 0x1.FEp127
+         : dtype == DType::kF32  ? 0x1.FFFFFEp127
+                                 : 0x1.FFFFFFFFFFFFFp1023;
+}
+NORMKIT_INLINE constexpr bool fits(DType dtype, double value) noexcept {
+  return value >= -largest_of(dtype) && value <= largest_of(dtype);
+}
+
+// Rows, and the elements of a row, have as many axes of their own at hand, after neighbouring axes that run
+// through memory in one stride are merged. Where more are left, they lie in the workspace, and elements are
+// found one by one: right, and slow.
 constexpr int kMaxAxes = 6;
 // Axes that a caller may pass.
 constexpr int kMaxRank = 64;
@@ -143,7 +155,7 @@ inline const char* status_message(Status status) noexcept {
     case Status::kInvalidShape:
       return "a size or rank is negative or too large";
     case Status::kTooManyAxes:
-      return "more than 6 axes are left after merging";
+      return "more than 6 axes are left after merging, and no workspace is lent for them";
     case Status::kInvalidDType:
       return "unsupported element type or combination of element types";
     case Status::kInvalidEps:

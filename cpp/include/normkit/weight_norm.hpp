@@ -44,8 +44,8 @@ NORMKIT_END_ENTRY_POINTS
 namespace normkit {
 NORMKIT_BEGIN_ENTRY_POINTS
 
-inline size_t weight_norm_workspace_bytes(const SetsShape&, const WeightNormArgs&) noexcept {
-  return 0;
+inline size_t weight_norm_workspace_bytes(const SetsShape& shape, const WeightNormArgs&) noexcept {
+  return detail::more_axes_bytes(shape);
 }
 
 inline Status weight_norm_plan(const SetsShape& shape, const WeightNormArgs& args, Workspace workspace,

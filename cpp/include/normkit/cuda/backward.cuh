@@ -55,7 +55,7 @@ struct RowPlace {
 template <typename T, Spacing kSpacing>
 struct GivenPlace : RowPlace<T, kSpacing> {
   NORMKIT_DEVICE Row<Compute<T>> in_double(const Row<Compute<T>>&) const {
-    return row_from(given_statistics(this->p, opaque(this->set)), false, Compute<T>());
+    return row_from(given_statistics(this->p, opaque(this->set)), Compute<T>());
   }
 };
 // As if there were no weight.
@@ -96,7 +96,7 @@ NORMKIT_DEVICE void write_other_gradients(const Place& place, const Row<Compute<
                                           const RowGrad<Compute<T>>& grad) {
   using C = Compute<T>;
   const Row<C> row = place.in_double(hot);
-  const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, 1.0};
+  const WideRow<C> of_dy{0.0, 0.0, row.wide.rstd, row.wide.scale};
   const bool given = place.p.given, adds = static_cast<bool>(place.p.dsum);
   auto dy_of = place.dy(), x_of = place.x(), dx_of = place.dx(), dsum_of = adds ? place.dsum() : place.dx();
   auto weight_of = place.weight();
@@ -116,7 +116,8 @@ NORMKIT_DEVICE void write_other_gradients(const Place& place, const Row<Compute<
         continue;
       }
       const double xhat = wide_normalized(static_cast<double>(x[s]), row.wide);
-      const double wide = gradient(wide_dy, xhat, w, grad.mean_g, grad.mean_gxhat, row.wide.rstd);
+      const double wide =
+          gradient(wide_dy, xhat, w, grad.mean_g, grad.mean_gxhat, row.wide.rstd) * row.wide.scale;
       if (adds)
         write(dx, (static_cast<C>(wide) + read<C>(dsum_of.next())) + C(-0.0));
       else
@@ -170,14 +171,22 @@ __global__ void __launch_bounds__(kTeamThreads, 1)
     auto x = place.template block<kSteps>(p.x);
     const auto dy = place.template block<kSteps>(p.dy);
     const bool known = p.ready != nullptr;
-    RowStatistics s = known || p.rstd ? given_statistics(p, set)
-                                      : as_saved(team_statistics(p, set, x, own.part, team, moments));
+    RowStatistics found, s;
+    if (known || p.rstd) {
+      found = s = given_statistics(p, set);
+    } else {
+      found = team_statistics(p, set, x, own.part, team, moments);
+      s = as_saved(found);
+    }
     if constexpr (sizeof(T) == sizeof(double)) {  // saved_statistics
-      if (p.centred() && !known)
+      if (!known && saved_in_vain(p, s)) {
+        s = p.rstd ? rescaled_set(p, set, s) : found;
+        if (team > 1) __syncthreads();  // see team_statistics
+      } else if (p.centred() && !known)
         s.mean_low = merge_team(Sums{x.template wide_sum<1>(s.mean), 0.0}, own.part, team, lows).first /
                      static_cast<double>(p.n);
     }
-    const Row<C> row = row_from(s, false, C());
+    const Row<C> row = row_from(s, C());
     normalize(x, row);
     bool overflows = false;
     const Sums own_sums = warp_grad_sums<T, kSteps>(dy, x, place, row, overflows);
@@ -213,7 +222,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int64_t set = static_cast<int64_t>(blockIdx.x) * kWarps + warp(); set < p.rows; set += stride) {
     RowStatistics s = p.rstd ? given_statistics(p, set) : as_saved(ready[set]);
     if constexpr (sizeof(T) == sizeof(double)) {
-      if (p.centred() && !p.given && !p.sum_dy) {
+      if (saved_in_vain(p, s)) {
+        s = p.rstd ? rescaled_set(p, set, s) : ready[set];
+      } else if (p.centred() && !p.given && !p.sum_dy) {
         WarpTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
           const RowPlace<T, Spacing::kAny> place{p, set, b.begin, b.length};
@@ -242,7 +253,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const auto place = place_of<T, kSpacing>(p, sets, set, task % of_set);
     auto x = place.template block<kBlockSteps>(p.x);
     const auto dy = place.template block<kBlockSteps>(p.dy);
-    const Row<C> row = row_from(given_statistics(p, set), false, C());
+    const Row<C> row = row_from(given_statistics(p, set), C());
     normalize(x, row);
     bool overflows = false;
     const Sums sums =
@@ -276,14 +287,14 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
     const Strip strip(shape, sets.blocks, sets.count, task);
     const int64_t last = shape.columns - 1, owned = strip.first + warp();
     const int64_t column = strip.first + own_column() < last ? strip.first + own_column() : last;
-    const Row<float> row = row_from(given_statistics(p, strip.set(shape, column)), false, 0.0f);
+    const Row<float> row = row_from(given_statistics(p, strip.set(shape, column)), 0.0f);
     auto x = strip_elements<T, kBlockSteps>(p.x, shape, strip);
     const auto dy = strip_elements<T, kBlockSteps>(p.dy, shape, strip);
     normalize(x, row);
     const Pair<float> part = lane_grad_sums<T, kBlockSteps>(dy, x, UnitWeight<float>());
     const float first = fold_columns(part.first, shared), second = fold_columns(part.second, shared);
     if (owned > last) continue;  // a whole warp; the next barrier counts it in again
-    const Row<float> own_row = row_from(given_statistics(p, strip.set(shape, owned)), false, 0.0f);
+    const Row<float> own_row = row_from(given_statistics(p, strip.set(shape, owned)), 0.0f);
     const OwnedGrads<T> block{{{p, shape, strip.outer, owned, strip.block.begin, strip.block.length, lane()}},
                               {first, second}};
     bool overflows = false;
@@ -327,7 +338,7 @@ NORMKIT_DEVICE RowGrad<Compute<T>> gradient_of_set(const RowsBackward& p, const 
     own.sums = weighted({-0.0, -0.0}, static_cast<double>(weight[0]), own.sums);  // -0 + v is v
     for (int c = 0; c < n; ++c) total = merge(total, from_lane(own, c));
   }
-  Row<C> row = row_from(given_statistics(p, set), false, C());
+  Row<C> row = row_from(given_statistics(p, set), C());
   if (p.sum_dy) row.count = static_cast<double>(p.whole);
   return row_grad<C>(p, row, total.sums, total.overflows != 0.0);
 }
@@ -351,7 +362,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                             const RowGrad<Compute<T>>* grads) {
   using C = Compute<T>;
   each_piece(p.rows, cuts, [&](int64_t set, const Blocks& b) {
-    const Row<C> row = row_from(given_statistics(p, set), false, C());
+    const Row<C> row = row_from(given_statistics(p, set), C());
     for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
       const int length = b.length - at < kStepsAtOnce * kLanes ? b.length - at : kStepsAtOnce * kLanes;
       const int64_t begin = b.begin + at;
@@ -375,7 +386,7 @@ __global__ void __launch_bounds__(kColumnThreads, 1)
     const int64_t column = strip.first + own_column();
     if (column >= shape.columns) continue;
     const int64_t set = strip.set(shape, column);
-    const Row<float> row = row_from(given_statistics(p, set), false, 0.0f);
+    const Row<float> row = row_from(given_statistics(p, set), 0.0f);
     auto x = strip_elements<T, kStepsAtOnce>(p.x, shape, strip);
     const auto dy = strip_elements<T, kStepsAtOnce>(p.dy, shape, strip);
     normalize(x, row);
@@ -422,7 +433,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       Pair<C> term[kTileRows][kPerLane] = {};
       NORMKIT_UNROLL for (int r = 0; r < kTileRows; ++r) {
         if (tile + r >= last) continue;
-        const Row<C> row = row_from(given_statistics(p, tile + r), false, C());
+        const Row<C> row = row_from(given_statistics(p, tile + r), C());
         LaneElements<T, kSpacing> x(p.x, tile + r, begin, left, lane());
         LaneElements<T, kSpacing> dy(p.dy, tile + r, begin, left, lane());
         NORMKIT_UNROLL for (int k = 0; k < kPerLane; ++k) {

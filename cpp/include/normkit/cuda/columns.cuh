@@ -152,7 +152,7 @@ NORMKIT_DEVICE Moments<float> owned_moments(const RowsProblem& p, const ColumnsS
 template <typename T, int kSteps>
 NORMKIT_DEVICE void write_column(const RowsForward& p, const ColumnsShape& shape, const Strip& strip,
                                  int64_t column, const LaneBlock<T, kSteps>& x, const RowStatistics& s) {
-  write_results<T, kSteps>(x, row_from(s, false, 0.0f),
+  write_results<T, kSteps>(x, row_from(s, 0.0f),
                            Results<T, Spacing::kEven, Spacing::kTwoAxes>(
                                p, strip.set(shape, column), strip.place(shape, column), x.n, x.lane,
                                strip.elements<T>(p.y, shape, column, x.lane)));

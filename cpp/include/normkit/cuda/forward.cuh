@@ -96,8 +96,8 @@ struct Results {
   NORMKIT_DEVICE Results(const RowsForward& p, int64_t set, int64_t begin, int n, int lane,
                          const LaneElements<T, kElements>& y_)
       : y(y_),
-        weight(p.weight, set, begin, n, lane, p.weight_offset, p.missing_weight),
-        bias(p.bias, set, begin, n, lane, 0.0, p.missing_bias),
+        weight(p.weight, set, begin, n, lane, p.weight_offset, kMissingWeight),
+        bias(p.bias, set, begin, n, lane, 0.0, kMissingBias),
         activation(p.activation) {}
 };
 
@@ -285,7 +285,7 @@ __global__ void __launch_bounds__(kTeamThreads, kSteps > 8 ? 2 : 3)
       save(p, set, s);
       if (ready != nullptr) ready[set] = s;
     }
-    if (p.y) write_block<T, Source::kSpacing>(p, set, b.begin, x, row_from(s, false, C()));
+    if (p.y) write_block<T, Source::kSpacing>(p, set, b.begin, x, row_from(s, C()));
   }
 }
 
@@ -363,7 +363,7 @@ __global__ void __launch_bounds__(kThreads, Source::kSpacing == Spacing::kOne ? 
   using C = Compute<T>;
   const RowsForward& p = Source::rows(problem);
   each_piece(p.rows, cuts, [&](int64_t set, const Blocks& b) {
-    const Row<C> row = row_from(given_statistics(p, set), false, C());
+    const Row<C> row = row_from(given_statistics(p, set), C());
     for (int at = 0; at < b.length; at += kStepsAtOnce * kLanes) {
       const int length = b.length - at < kStepsAtOnce * kLanes ? b.length - at : kStepsAtOnce * kLanes;
       const auto x = taken_block<Source, kStepsAtOnce>(problem, set, b.begin + at, length);

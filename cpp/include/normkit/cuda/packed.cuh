@@ -130,15 +130,15 @@ __global__ void __launch_bounds__(packed_warps(kSteps) * kLanes, kSteps == kStep
       if (ready != nullptr) ready[first + own] = s;
     }
     if (!p.y) continue;
-    const Row<C> own_row = row_from(s, false, C());
+    const Row<C> own_row = row_from(s, C());
     const bool is_wide = own_row.is_wide && own < rows;
     RowScale<C> scale[kRows];
     NORMKIT_UNROLL for (int r = 0; r < kRows; ++r) {
       const auto of_row = [&](C v) { return __shfl_sync(kAllLanes, v, r * kHolders); };
       scale[r] = {of_row(own_row.scale.hi), of_row(own_row.scale.lo), of_row(own_row.scale.rstd)};
     }
-    LaneParameter<T, Spacing::kTwoAxes> weights(p.weight, 0, 0, n, lane(), p.weight_offset, p.missing_weight);
-    LaneParameter<T, Spacing::kTwoAxes> biases(p.bias, 0, 0, n, lane(), 0.0, p.missing_bias);
+    LaneParameter<T, Spacing::kTwoAxes> weights(p.weight, 0, 0, n, lane(), p.weight_offset, kMissingWeight);
+    LaneParameter<T, Spacing::kTwoAxes> biases(p.bias, 0, 0, n, lane(), 0.0, kMissingBias);
     x.row[0].each_part([&](int part) {
       Values<C> weight, bias;
       weights.read(weight);

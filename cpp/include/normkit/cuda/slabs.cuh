@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kSlabThreads, 1)
     }
     __syncthreads();
     if (!p.y) continue;
-    const Row<C> row = row_from(*slab.result, false, C());
+    const Row<C> row = row_from(*slab.result, C());
     for (int i = warp(); i < count; i += kSlabWarps) {
       const Blocks b = blocks.at(i);
       const auto x = slab.template kept<kBlockSteps>(b.begin, b.length);
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kSlabThreads, 1)
   const int count = static_cast<int>(sets.fold * sets.count), warps = static_cast<int>(blockDim.x) / kLanes;
   const BackwardSlab<T> slab(count);
   for (int64_t set = blockIdx.x; set < p.rows; set += gridDim.x) {
-    const Row<C> row = row_from(given_statistics(p, set), false, C());
+    const Row<C> row = row_from(given_statistics(p, set), C());
     for (int i = warp(); i < count; i += warps) {
       const auto place = place_of<T, Spacing::kOne>(p, sets, set, i);
       auto x = place.template block<kSteps>(p.x);

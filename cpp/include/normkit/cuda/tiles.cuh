@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kTeamThreads, 2)
       auto x = place.template block<kSteps>(p.x);
       const auto dy = place.template block<kSteps>(p.dy);
       const RowStatistics s = given_statistics(p, set);
-      const Row<C> row = row_from(s, false, C());
+      const Row<C> row = row_from(s, C());
       normalize(x, row);
       bool overflows = false;
       const Sums own = warp_grad_sums<T, kSteps>(dy, x, place, row, overflows);

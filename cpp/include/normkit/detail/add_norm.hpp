@@ -108,7 +108,7 @@ NORMKIT_NOINLINE void add_unrounded_row(const AddNormForward& p, int64_t r, Adde
     statistics = statistics_of_squares(p.rows, squares.finish().first, 1.0);
   }
   save_statistics(p.rows, r, statistics);
-  const Row<float> row = row_from(statistics, false, 0.0f);
+  const Row<float> row = row_from(statistics, 0.0f);
   const Operand* to[] = {&p.rows.x, &p.rows.y};
   for (Blocks b(p.rows); b.more(); b.next()) {
     addends.add(r, b.begin, b.length, sum);

@@ -169,7 +169,7 @@ NORMKIT_NOINLINE void wide_apply_grad_block(const T* dy, const T* x, D* dx, int 
   for (int i = 0; i < n; ++i) {
     const double xhat = wide_normalized(read<double>(x + i), row);
     const double w = static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
-    write(dx + i, gradient(read<double>(dy + i), xhat, w, mean_g, mean_gxhat, row.rstd));
+    write(dx + i, gradient(read<double>(dy + i), xhat, w, mean_g, mean_gxhat, row.rstd) * row.scale);
   }
 }
 

@@ -16,10 +16,10 @@ NORMKIT_BEGIN_NAMESPACE
 // An impossible shape, which SetAxes refuses.
 constexpr SetsShape kNoSets{-1, nullptr, 0, 0, 0};
 
-constexpr SetsKind kChannelKind{Statistic::kMoments, 2.0, false, true, 1.0, -0.0};
+constexpr SetsKind kChannelKind{Statistic::kMoments, 2.0, false, true, 0.0, 1.0};
 
 inline bool has_channels(const ChannelsShape& shape) {
-  return shape.rank >= 2 && shape.rank < kMaxRank && shape.size != nullptr;
+  return shape.rank >= 2 && shape.rank <= kMaxRank && shape.size != nullptr;
 }
 
 inline SetsShape batch_sets(const ChannelsShape& shape) {
@@ -37,16 +37,24 @@ inline SetsShape position_sets(const ChannelsShape& shape) {
   return {shape.rank, shape.size, 2, 0, 0};
 }
 
-// C becomes the axes G, C / G, also in the strides of every operand.
+// C becomes the axes G, C / G, also in the strides of every operand. Of kMaxRank axes one of length 1 makes
+// room.
 class GroupSets {
  public:
   inline GroupSets(const ChannelsShape& channels, int64_t groups) {
     if (!has_channels(channels) || groups < 1 || channels.size[1] % groups != 0) return;
     within_ = channels.size[1] / groups;
-    size_[0] = channels.size[0];
-    size_[1] = groups;
-    for (int a = 2; a <= channels.rank; ++a) size_[a] = a == 2 ? within_ : channels.size[a - 1];
-    shape = {channels.rank + 1, size_, ~uint64_t(3), 6, 0};
+    for (int a = 2; channels.rank == kMaxRank && a < kMaxRank; ++a)
+      if (channels.size[a] == 1) dropped_ = a;
+    if (channels.rank == kMaxRank && dropped_ < 0) return;
+    int rank = 0;
+    size_[rank++] = channels.size[0];
+    size_[rank++] = groups;
+    size_[rank++] = within_;
+    for (int a = 2; a < channels.rank; ++a)
+      if (a != dropped_) size_[rank++] = channels.size[a];
+    given_axes_ = channels.rank;
+    shape = {rank, size_, ~uint64_t(3), 6, 0};
   }
   GroupSets(const GroupSets&) = delete;
 
@@ -74,8 +82,9 @@ class GroupSets {
   inline void split(AnyView& view, int axis) {
     if (view.strides == nullptr || shape.rank < 0) return;
     int64_t* split = strides_[used_++];
-    const int axes = axis == 0 ? 1 : shape.rank - 1;
+    const int axes = axis == 0 ? 1 : given_axes_;
     for (int a = 0, to = 0; a < axes; ++a) {
+      if (a == dropped_) continue;
       // A product that overflows becomes a stride that ArgumentChecker refuses.
       if (a == axis && __builtin_mul_overflow(view.strides[a], within_, &split[to++]))
         split[to - 1] = INT64_MAX;
@@ -85,7 +94,7 @@ class GroupSets {
   }
 
   int64_t within_ = 1;
-  int used_ = 0;
+  int used_ = 0, given_axes_ = 0, dropped_ = -1;
   int64_t size_[kMaxRank];
   int64_t strides_[6][kMaxRank];
 };

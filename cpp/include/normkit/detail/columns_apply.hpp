@@ -94,8 +94,8 @@ inline bool has_whole_lines(const Operand& out, const ColumnsShape& shape) {
   if (shape.columns % line != 0 || shape.bundle_unit % line != 0 || kPanel % line != 0 ||
       shape.stride(out) % line != 0 || reinterpret_cast<uintptr_t>(out.data) % 64 != 0)
     return false;
-  for (int a = 0; a < out.outer.count; ++a)
-    if (out.outer.stride[a] % line != 0 && out.outer.stride[a] != shape.fold) return false;
+  for (int a = 0; a < out.outer.total(); ++a)
+    if (out.outer.stride_of(a) % line != 0 && out.outer.stride_of(a) != shape.fold) return false;
   return true;
 }
 

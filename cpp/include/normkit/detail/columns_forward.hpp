@@ -94,8 +94,8 @@ struct RowReaders {
   ParameterReader<float> weight, bias;
 
   inline explicit RowReaders(const RowsForward& p)
-      : weight(p.weight, p.weight_offset, static_cast<float>(p.missing_weight)),
-        bias(p.bias, 0.0, static_cast<float>(p.missing_bias)) {}
+      : weight(p.weight, p.weight_offset, static_cast<float>(kMissingWeight)),
+        bias(p.bias, 0.0, static_cast<float>(kMissingBias)) {}
 };
 
 // mean, rstd, weight and bias of a panel's columns; those along the rows are read later.
@@ -104,9 +104,9 @@ inline void set_forward_scales(const RowsForward& p, const ColumnsShape& shape, 
   s.set(shape, panel, statistics);
   const Operand none{};
   column_parameter(is_along_rows(p.weight, shape) ? none : p.weight, shape, panel,
-                   p.weight ? p.weight_offset : 0.0, static_cast<float>(p.missing_weight), s.weight);
+                   p.weight ? p.weight_offset : 0.0, static_cast<float>(kMissingWeight), s.weight);
   column_parameter(is_along_rows(p.bias, shape) ? none : p.bias, shape, panel, 0.0,
-                   static_cast<float>(p.missing_bias), s.bias);
+                   static_cast<float>(kMissingBias), s.bias);
 }
 
 // y of `count` rows of a panel, at most kBlock.

@@ -12,11 +12,23 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// Axes from slowest to fastest; strides in elements.
+// Axes longer than one that an array may have: it would not fit an address space with more.
+constexpr int kMostAxes = 48;
+
+// Axes from slowest to fastest; strides in elements. Slower ones than the last kMaxAxes lie elsewhere: sizes,
+// then strides.
 struct Axes {
-  int32_t count = 0;
+  int32_t count = 0, more_count = 0;
+  const int64_t* more = nullptr;
   int64_t size[kMaxAxes];
   int64_t stride[kMaxAxes];
+
+  // All of them.
+  NORMKIT_INLINE int total() const { return more_count + count; }
+  NORMKIT_INLINE int64_t size_of(int a) const { return a < more_count ? more[a] : size[a - more_count]; }
+  NORMKIT_INLINE int64_t stride_of(int a) const {
+    return a < more_count ? more[more_count + a] : stride[a - more_count];
+  }
 
   // Of the last axis: its stride; its length, if its elements lie side by side.
   NORMKIT_INLINE int64_t last_stride() const { return count > 0 ? stride[count - 1] : 0; }
@@ -36,6 +48,7 @@ struct Axes {
   }
 
   // Appends an axis inside the others, merging it into the one before where memory allows. False: no room.
+  // Only while there are no more axes elsewhere.
   inline bool append(int64_t axis_size, int64_t axis_stride) {
     if (axis_size == 1) return true;
     int64_t step;
@@ -58,7 +71,18 @@ struct Axes {
       sum += index % size[a] * stride[a];
       index /= size[a];
     }
+#if !defined(__CUDA_ARCH__)  // arrays on a device have no more
+    if (!NORMKIT_LIKELY(more_count == 0)) return sum + far_offset(index);
+#endif
     return sum + index * stride[0];
+  }
+  NORMKIT_NOINLINE inline int64_t far_offset(int64_t index) const {
+    int64_t sum = 0;
+    for (int a = more_count; a > 0; --a) {
+      sum += index % size_of(a) * stride_of(a);
+      index /= size_of(a);
+    }
+    return sum + index * stride_of(0);
   }
 };
 
@@ -105,9 +129,9 @@ struct Extent {
 
  private:
   inline bool add(const Axes& axes, int64_t bytes) {
-    for (int a = 0; a < axes.count; ++a) {
+    for (int a = 0; a < axes.total(); ++a) {
       int64_t reach;
-      if (__builtin_mul_overflow(axes.size[a] - 1, axes.stride[a], &reach) ||
+      if (__builtin_mul_overflow(axes.size_of(a) - 1, axes.stride_of(a), &reach) ||
           __builtin_mul_overflow(reach, bytes, &reach) || reach > kFarthest || reach < -kFarthest)
         return false;
       int64_t& side = reach < 0 ? first : end;
@@ -143,12 +167,13 @@ class OverlapSearch {
 
  private:
   inline void add(const Axes& axes, int64_t bytes) {
-    for (int a = 0; a < axes.count; ++a) {
-      int64_t step = axes.stride[a] * bytes;
+    for (int a = 0; a < axes.total(); ++a) {
+      const int64_t last = axes.size_of(a) - 1;
+      int64_t step = axes.stride_of(a) * bytes;
       if (step == 0) continue;
       if (step < 0) {  // count the axis from its other end
-        low_ -= step * (axes.size[a] - 1);
-        high_ -= step * (axes.size[a] - 1);
+        low_ -= step * last;
+        high_ -= step * last;
         step = -step;
       }
       int k = count_++;
@@ -157,7 +182,7 @@ class OverlapSearch {
         size_[k] = size_[k - 1];
       }
       step_[k] = step;
-      size_[k] = axes.size[a];
+      size_[k] = last + 1;
     }
   }
 
@@ -171,7 +196,7 @@ class OverlapSearch {
     return false;
   }
 
-  static constexpr int kMaxTerms = 4 * kMaxAxes;
+  static constexpr int kMaxTerms = 2 * kMostAxes;
   int64_t low_, high_;
   int count_ = 0;
   int budget_ = 4096;
@@ -179,9 +204,9 @@ class OverlapSearch {
 };
 
 inline bool same_axes(const Axes& a, const Axes& b) {
-  if (a.count != b.count) return false;
-  for (int k = 0; k < a.count; ++k)
-    if (a.size[k] != b.size[k] || a.stride[k] != b.stride[k]) return false;
+  if (a.total() != b.total()) return false;
+  for (int k = 0; k < a.total(); ++k)
+    if (a.size_of(k) != b.size_of(k) || a.stride_of(k) != b.stride_of(k)) return false;
   return true;
 }
 
@@ -202,19 +227,19 @@ inline bool overlap(const Operand& a, const Operand& b) {
 // Whether no element of an output is written twice. Sufficient and, for sensible strides, necessary: ordered
 // by stride, each axis steps over all that the finer ones reach.
 inline bool injective(const Operand& operand) {
-  int64_t step[2 * kMaxAxes], size[2 * kMaxAxes];
+  int64_t step[kMostAxes], size[kMostAxes];
   int count = 0;
   const Axes* both[] = {&operand.outer, &operand.inner};
   for (const Axes* axes : both) {
-    for (int a = 0; a < axes->count; ++a) {
-      const int64_t s = axes->stride[a] < 0 ? -axes->stride[a] : axes->stride[a];
+    for (int a = 0; a < axes->total(); ++a) {
+      const int64_t stride = axes->stride_of(a), s = stride < 0 ? -stride : stride;
       int k = count++;
       for (; k > 0 && step[k - 1] > s; --k) {
         step[k] = step[k - 1];
         size[k] = size[k - 1];
       }
       step[k] = s;
-      size[k] = axes->size[a];
+      size[k] = axes->size_of(a);
     }
   }
   int64_t reach = 0;

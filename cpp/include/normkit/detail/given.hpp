@@ -83,8 +83,9 @@ struct GivenPanel {
       round_sets(c);
     }
     any_wide = false;
-    if constexpr (sizeof(C) == sizeof(float))
-      for (int c = 0; c < count; ++c) any_wide = any_wide || !in_float_range(mean[c], second[c]);
+    for (int c = 0; c < count; ++c)
+      any_wide =
+          any_wide || (sizeof(C) == sizeof(float) ? !in_float_range(mean[c], second[c]) : is_far(mean[c]));
   }
 
   // The first `count` sets `repeats` times.
@@ -139,7 +140,7 @@ NORMKIT_NOINLINE void apply_given(const GivenShape& shape, const T* from, const 
   }
 }
 
-// The same, element by element, for a panel with statistics beyond float's range.
+// The same, element by element, for a panel with statistics beyond float's range, or too near double's ends.
 template <typename T>
 NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* to, const Axes& to_axes,
                                        int64_t begin, int64_t end, int width, const GivenPanel<Compute<T>>& s,
@@ -147,8 +148,8 @@ NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* 
   using C = Compute<T>;
   alignas(64) C weight[kVecLanes], bias[kVecLanes];
   for (int c = 0; c < width; ++c) {
-    Row<C> row = row_from({s.mean[c], 0.0, 0.0, s.second[c], 1.0, 1.0}, false, C());
-    if (!centred) row = {{C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, 1.0}, row.is_wide, 1.0, 0.0};
+    Row<C> row = row_from({s.mean[c], 0.0, 0.0, s.second[c], 1.0, 1.0}, C());
+    if (!centred) row = {{C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, row.wide.scale}, row.is_wide, 1.0, 0.0};
     Vec16<C>::splat(s.weight[c]).store(weight);
     Vec16<C>::splat(s.bias[c]).store(bias);
     for (int64_t i = begin; i < end; ++i) {
@@ -162,9 +163,8 @@ NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* 
 // y from x, or dx from dy, which has no mean and no bias. One task is a piece of a panel.
 template <typename T>
 NORMKIT_NOINLINE void apply_given_tasks(const RowsProblem& p, const Operand& from, const Operand& to,
-                                        bool centred, double missing_weight, const Operand& bias,
-                                        double missing_bias, Activation activation, int64_t first_task,
-                                        int64_t last_task) {
+                                        bool centred, const Operand& bias, Activation activation,
+                                        int64_t first_task, int64_t last_task) {
   using C = Compute<T>;
   const GivenShape shape(p, from, to);
   const int64_t panels = shape.panels();
@@ -175,8 +175,8 @@ NORMKIT_NOINLINE void apply_given_tasks(const RowsProblem& p, const Operand& fro
     const int64_t end = begin + kGivenPositions < shape.positions ? begin + kGivenPositions : shape.positions;
     const int width = shape.width(first);
     s.set_statistics(p, r, width);
-    read_sets(p.weight, r, width, missing_weight, s.weight);
-    read_sets(bias, r, width, missing_bias, s.bias);
+    read_sets(p.weight, r, width, kMissingWeight, s.weight);
+    read_sets(bias, r, width, kMissingBias, s.bias);
     const T* x = from.template row<const T>(r);
     T* y = to.template row<T>(r);
     if (!NORMKIT_LIKELY(!s.any_wide)) {
@@ -196,14 +196,14 @@ template <typename T>
 void forward_given_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const RowsForward& p = *static_cast<const RowsForward*>(state);
-  apply_given_tasks<T>(p, p.x, p.y, true, p.missing_weight, p.bias, p.missing_bias, p.activation, begin, end);
+  apply_given_tasks<T>(p, p.x, p.y, true, p.bias, p.activation, begin, end);
 }
 
 template <typename T>
 void dx_given_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const RowsBackward& p = *static_cast<const RowsBackward*>(state);
-  apply_given_tasks<T>(p, p.dy, p.dx, false, 1.0, {}, -0.0, Activation::kNone, begin, end);
+  apply_given_tasks<T>(p, p.dy, p.dx, false, {}, Activation::kNone, begin, end);
 }
 
 // ---- gradients ----
@@ -277,7 +277,7 @@ NORMKIT_NOINLINE void backward_given(const RowsBackward& p, int64_t first_task, 
     const int64_t first = task % shape.panels() * kGivenSets, r = task / shape.panels() * shape.sets + first;
     const int width = shape.width(first);
     s.set_statistics(p, r, width);
-    read_sets(p.weight, r, width, 1.0, s.weight);
+    read_sets(p.weight, r, width, kMissingWeight, s.weight);
     for (int c = 0; c < width; c += kVecLanes) {
       const int lanes = width - c < kVecLanes ? width - c : kVecLanes;
       const T *dy = p.dy.template row<const T>(r + c), *x = p.x.template row<const T>(r + c);
@@ -298,7 +298,7 @@ NORMKIT_NOINLINE void backward_given(const RowsBackward& p, int64_t first_task, 
       for (int k = 0; k < lanes; ++k) write_channel(p, r + c + k, sums[k]);
       if (!p.dx) continue;
       T* dx = p.dx.template row<T>(r + c);
-      const Vec zero = Vec::zero(), no_bias = Vec::splat(C(-0.0)), weight = Vec::load(s.weight + c);
+      const Vec zero = Vec::zero(), no_bias = Vec::splat(C(kMissingBias)), weight = Vec::load(s.weight + c);
       for (int64_t i = 0; i < shape.positions; ++i) {
         const T* from = dy + p.dy.inner.offset(i);
         T* to = dx + p.dx.inner.offset(i);

@@ -105,9 +105,10 @@ class MapAxes {
   int64_t size_[kMaxRank], contiguous_[kMaxRank], ordered_[kMaxRank];
 };
 
-inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& args, Plan* plan) {
+inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& args, Workspace workspace,
+                               Plan* plan) {
   MapForward p;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   MapAxes axes(shape, check);
   if (check.status() != Status::kOk) return check.status();
   axes.order_by_memory(args.y.strides, &p.n, &p.period);
@@ -184,15 +185,18 @@ inline size_t map_backward_workspace_bytes(const MapShape& shape, const DynamicT
   MapBackward p;
   ArgumentChecker check;
   const MapAxes axes(shape, check);
-  if (check.status() != Status::kOk || !wants_sums(args) || !is_dtype(args.x.dtype)) return 0;
+  if (check.status() != Status::kOk || !is_dtype(args.x.dtype)) return 0;
+  const size_t axes_bytes = more_axes_bytes(shape);
+  if (!wants_sums(args)) return axes_bytes;
   const bool shared = args.dalpha.data != nullptr && !args.alpha_per_channel;
-  return static_cast<size_t>(choose_map_groups(p, axes, args.x.strides, args.x.dtype, shared, {})) + 64;
+  return static_cast<size_t>(choose_map_groups(p, axes, args.x.strides, args.x.dtype, shared, {})) + 64 +
+         axes_bytes;
 }
 
 inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackwardArgs& args,
                                 Workspace workspace, Plan* plan) {
   MapBackward p;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   MapAxes axes(shape, check);
   if (check.status() != Status::kOk) return check.status();
   if (!is_dtype(args.x.dtype)) return Status::kInvalidDType;

@@ -11,6 +11,10 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
+NORMKIT_INLINE bool is_finite(double v) {
+  return v - v == 0.0;
+}
+
 // Elements in a block. Smaller blocks cost speed on rows of 768; with 4096 the float lanes grow too long to
 // keep 5 ULP.
 constexpr int kBlock = 1024;
@@ -51,6 +55,59 @@ NORMKIT_INLINE Moments<double> merge(const Moments<double>& a, const Moments<dou
   const TwoSum mean(a.mean, d * (b.count / n));
   const TwoSum pair(mean.sum, mean.error + a.mean_low);
   return {n, pair.sum, pair.error, a.m2 + b.m2 + d * d * (a.count * b.count / n)};
+}
+
+// ---- moments near the ends of double's range ----
+
+// A power of two that takes a positive double near 1, as far as one can: at most 2^1000.
+NORMKIT_INLINE double inverse_power_of_two(double v) {
+  double scale = 1.0;
+  for (; v < 0x1p-100 && scale < 0x1p1000; v *= 0x1p100) scale *= 0x1p100;
+  for (; v > 0x1p100; v *= 0x1p-100) scale *= 0x1p-100;
+  return scale;
+}
+
+// Of double elements whose partial results are kept or pass from phase to phase: those of x times `scale`, a
+// power of two, so that m2 neither overflows nor vanishes. 1 but near the ends of double's range.
+struct ScaledMoments {
+  double count, mean, mean_low, m2, scale;
+
+  NORMKIT_INLINE Moments<double> plain() const { return {count, mean, mean_low, m2}; }
+  NORMKIT_INLINE ScaledMoments in(double wanted) const {
+    const double ratio = wanted / scale;
+    return {count, mean * ratio, mean_low * ratio, m2 * ratio * ratio, wanted};
+  }
+};
+
+NORMKIT_INLINE bool fits_unscaled(double m2) {
+  return m2 >= 0x1p-800 && m2 <= 0x1p800;
+}
+
+// In the scale of what counts most: the spread of either, or the distance between their means.
+inline NORMKIT_NOINLINE ScaledMoments merge_scaled(const ScaledMoments& a, const ScaledMoments& b) {
+  const double common = (a.scale < b.scale ? a.scale : b.scale) * 0x1p-2;  // in which no distance overflows
+  const ScaledMoments low_a = a.in(common), low_b = b.in(common);
+  const double d = (low_b.mean - low_a.mean) + (low_b.mean_low - low_a.mean_low);
+  const double distance = d < 0.0 ? -d : d;
+  double scale = __builtin_inf();
+  if (a.m2 != 0.0 && a.scale < scale) scale = a.scale;
+  if (b.m2 != 0.0 && b.scale < scale) scale = b.scale;
+  if (distance != 0.0 && is_finite(distance)) {
+    const bool is_odd = distance < 0x1p-400 * common || distance > 0x1p400 * common;
+    const double own = is_odd ? inverse_power_of_two(distance) * common : 1.0;
+    if (own < scale) scale = own;
+  }
+  if (!is_finite(scale)) scale = 1.0;
+  const Moments<double> m = merge(a.in(scale).plain(), b.in(scale).plain());
+  return {m.count, m.mean, m.mean_low, m.m2, scale};
+}
+
+NORMKIT_INLINE ScaledMoments merge(const ScaledMoments& a, const ScaledMoments& b) {
+  const Moments<double> plain = merge(a.plain(), b.plain());
+  const bool same = plain.m2 == 0.0 && a.mean == b.mean && a.mean_low == b.mean_low;
+  if (NORMKIT_LIKELY(a.scale == 1.0 && b.scale == 1.0 && (fits_unscaled(plain.m2) || same)))
+    return {plain.count, plain.mean, plain.mean_low, plain.m2, 1.0};
+  return merge_scaled(a, b);
 }
 
 // Two plain sums side by side: (sum g, sum g xhat) of a backward pass; the sum of squares of RMSNorm uses the

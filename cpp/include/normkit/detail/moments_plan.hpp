@@ -27,15 +27,15 @@ NORMKIT_INLINE void update_trees(const MomentsUpdate& p, int64_t begin, int64_t 
 
 template <typename T>
 void moments_phase(const void* state, int64_t begin, int64_t end) {
-  using C = Compute<T>;
+  using Partial = KeptMoments<T>;
   const FloatEnvironment environment;
   const MomentsUpdate& p = *static_cast<const MomentsUpdate*>(state);
   alignas(64) T buffer[kBlock];
-  update_trees<T, Moments<C>>(p, begin, end, [&](int64_t r, MergeTree<Moments<C>>& tree) {
+  update_trees<T, Partial>(p, begin, end, [&](int64_t r, MergeTree<Partial>& tree) {
     const T* row = p.rows.x.template row<const T>(r);
     for (Blocks b(p.rows); b.more(); b.next()) {
       const T* x = block_of(p.rows.x, row, b.begin, b.length, buffer);
-      tree.push(block_moments(x, b.length, block_sum(x, b.length)));
+      tree.push(kept_moments(x, b.length));
     }
   });
 }
@@ -51,7 +51,7 @@ void grad_sums_phase(const void* state, int64_t begin, int64_t end) {
   update_trees<T, Sums>(p, begin, end, [&](int64_t r, MergeTree<Sums>& tree) {
     const T* x_row = p.rows.x.template row<const T>(r);
     const T* dy_row = p.rows.dy.template row<const T>(r);
-    const Row<C> row = row_from(given_statistics(p.rows, r), false, C());
+    const Row<C> row = row_from(given_statistics(p.rows, r), C());
     bool overflows = false;
     for (Blocks b(p.rows); b.more(); b.next()) {
       const T* x = block_of(p.rows.x, x_row, b.begin, b.length, buffers.x);
@@ -91,21 +91,23 @@ inline Status finish_update(const MomentsArgs& args, int64_t doubles, MomentsUpd
   return Status::kOk;
 }
 
-inline Status moments_plan(const SetsShape& shape, const MomentsArgs& args, Plan* plan) {
+inline Status moments_plan(const SetsShape& shape, const MomentsArgs& args, Workspace workspace, Plan* plan) {
   MomentsUpdate u;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(shape, &u.rows, check);
   if (check.status() != Status::kOk) return check.status();
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &u.rows.x);
   if (!is_dtype(args.x.dtype)) check.fail(Status::kInvalidDType);
   if (check.status() != Status::kOk) return check.status();
-  return finish_update(args, kMomentsDoubles, u, NORMKIT_PHASE_FUNCTIONS(moments_phase)[args.x.dtype], plan);
+  return finish_update(args, moments_doubles(args.x.dtype), u,
+                       NORMKIT_PHASE_FUNCTIONS(moments_phase)[args.x.dtype], plan);
 }
 
-inline Status grad_sums_plan(const SetsShape& shape, const GradSumsArgs& args, Plan* plan) {
+inline Status grad_sums_plan(const SetsShape& shape, const GradSumsArgs& args, Workspace workspace,
+                             Plan* plan) {
   MomentsUpdate u;
   RowsBackward& p = u.rows;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(shape, &p, check);
   if (check.status() != Status::kOk) return check.status();
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);

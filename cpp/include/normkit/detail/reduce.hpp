@@ -24,10 +24,6 @@ struct Pair {
   C first, second;
 };
 
-NORMKIT_INLINE bool is_finite(double v) {
-  return v - v == 0.0;
-}
-
 // Steps of 32 elements that a sum of squares takes before it is widened.
 constexpr int kChain = 8;
 

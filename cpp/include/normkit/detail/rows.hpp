@@ -15,15 +15,18 @@
 
 NORMKIT_BEGIN_NAMESPACE
 
-// var is biased, of x times `scale` (1 unless double elements come near the ends of their range).
+// Of x times `scale` (1 unless double elements come near the ends of their range); var is biased.
 struct RowMoments {
   double mean, mean_low, var, scale;
 };
 
+// What an absent weight and bias count as: they change no bit.
+constexpr double kMissingWeight = 1.0, kMissingBias = -0.0;
+
 struct RowsForward : RowsProblem {
-  Operand y, bias;                                   // without y: statistics only
-  double missing_weight = 1.0, missing_bias = -0.0;  // what an absent one counts as; these change no bit
-  RowMoments* moments = nullptr;                     // of row r at r & moments_mask, where they are wanted
+  Operand y, bias;                // without y: statistics only
+  double low = 0.0, high = 1.0;   // of kRange: where the least and the largest element go
+  RowMoments* moments = nullptr;  // of row r at r & moments_mask, where they are wanted
   int64_t moments_mask = -1;
   int32_t tile_rows = 1;
   bool stream = false;      // write y past the cache
@@ -194,6 +197,21 @@ NORMKIT_INLINE void forward_block(const Row<Compute<T>>& row, const T* x, T* y, 
   wide_apply_block(x, y, n, row.wide, weight, bias);
 }
 
+// kRange of one block, in double, rounded once. Roundings may take the largest element past `high`, or leave
+// it short: what lies as far from the least one becomes `high`, and nothing lies outside.
+template <typename T>
+NORMKIT_NOINLINE void range_block(const RowsForward& p, const T* x, T* y, int n, const RowStatistics& s) {
+  const double down = is_finite(p.high - p.low) ? 1.0 : 0.5;  // of a range that double cannot hold, half
+  const double width = p.high * down - p.low * down, low = p.low * down;
+  const double least = p.low < p.high ? p.low : p.high, most = p.low < p.high ? p.high : p.low;
+  for (int i = 0; i < n; ++i) {
+    const double above = read<double>(x + i) * s.scale - s.mean;
+    double v = (above * s.rstd * width + low) / down;
+    if (above == s.var && s.rstd != 0.0) v = p.high;
+    write(y + i, v < least ? least : v > most ? most : v);
+  }
+}
+
 // A finished block, past the cache.
 template <typename T>
 NORMKIT_NOINLINE void stream_block(const T* from, T* y, int n) {
@@ -212,7 +230,7 @@ NORMKIT_INLINE void save_statistics(const RowsForward& p, int64_t r, const RowSt
   if (p.mean) write_number(p.mean, p.mean.outer.offset(r), s.mean / s.scale);
   if (p.rstd) write_number(p.rstd, p.rstd.outer.offset(r), s.rstd * s.scale);
   if (p.moments != nullptr) {
-    p.moments[r & p.moments_mask] = {s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale};
+    p.moments[r & p.moments_mask] = {s.mean, s.mean_low, s.var, s.scale};
   }
 }
 
@@ -229,7 +247,7 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
                                    ParameterReader<Compute<T>>& weight, ParameterReader<Compute<T>>& bias,
                                    T* x_buffer, T* y_buffer) {
   using C = Compute<T>;
-  const bool exact = p.statistic == Statistic::kRange;
+  const bool range = p.statistic == Statistic::kRange;
   const bool varying = p.weight.outer.count > 0 || p.bias.outer.count > 0;
   const T* x_row[kMaxTileRows];
   T* y_row[kMaxTileRows];
@@ -242,7 +260,7 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
   }
   if (!p.given) row_statistics(p, x_row, count, x_buffer, statistics);
   for (int r = 0; r < count; ++r) {
-    row[r] = row_from(statistics[r], exact, C());
+    row[r] = row_from(statistics[r], C());
     if (!p.given) save_statistics(p, first + r, statistics[r]);
   }
   if (!p.y) return;
@@ -260,7 +278,10 @@ NORMKIT_NOINLINE void forward_rows(const RowsForward& p, int64_t first, int coun
       T* straight = straight_block(p.y.inner, y_row[r], block.begin, length);
       const bool staged = straight == nullptr || (p.stream && p.activation != Activation::kNone);
       T* y = staged ? y_buffer : straight;
-      forward_block(row[r], x, y, length, p.stream && !staged, w, b, p.ahead);
+      if (range)
+        range_block(p, x, y, length, statistics[r]);
+      else
+        forward_block(row[r], x, y, length, p.stream && !staged, w, b, p.ahead);
       activate_block(p.activation, y, length);
       if (straight == nullptr)
         scatter(y_buffer, p.y.inner, block.begin, length, y_row[r]);

@@ -12,9 +12,19 @@ NORMKIT_INLINE RowStatistics as_saved(const RowStatistics& s) {
   return {s.mean / s.scale, 0.0, s.var / s.scale, s.rstd * s.scale, 1.0, s.count};
 }
 
+// Whether a saved rstd has all its digits, and dx = (...) rstd needs no scale. (NaN: nothing has digits.)
+NORMKIT_INLINE bool keeps_digits(double rstd) {
+  return !(rstd < 0x1p-1000) && !(rstd > 0x1p1000);
+}
+// Whether the statistics of double elements are to be found again from x: those that one double cannot hold.
+NORMKIT_INLINE bool saved_in_vain(const RowsBackward& p, const RowStatistics& saved) {
+  return !p.given && !p.sum_dy && !keeps_digits(saved.rstd);
+}
+
 // The rows of a tile as backward applies them: from the saved statistics, or from the forward's computed
 // again, as they would have been saved. Double elements need the digits of the mean that one double cannot
-// hold; they are found again from x, so that saved and recomputed statistics give the same bits.
+// hold; they are found again from x, so that saved and recomputed statistics give the same bits. Near the
+// ends of double's range everything is.
 template <typename T>
 NORMKIT_NOINLINE void find_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count,
                                 T* buffer, Row<Compute<T>>* row) {
@@ -23,7 +33,10 @@ NORMKIT_NOINLINE void find_rows(const RowsBackward& p, int64_t first, const T* c
   for (int r = 0; r < count; ++r) {
     RowStatistics s = p.rstd ? given_statistics(p, first + r) : as_saved(statistics[r]);
     if constexpr (sizeof(T) == sizeof(double)) {
-      if (p.centred() && !p.given && !p.sum_dy) {  // of larger sets the mean is not x's
+      if (saved_in_vain(p, s)) {
+        if (p.rstd) row_statistics(p, x_row + r, 1, buffer, statistics + r);
+        s = statistics[r];
+      } else if (p.centred() && !p.given && !p.sum_dy) {  // of larger sets the mean is not x's
         MergeTree<Sums> tree;
         for (Blocks b(p); b.more(); b.next()) {
           const T* x = block_of(p.x, x_row[r], b.begin, b.length, buffer);
@@ -32,7 +45,7 @@ NORMKIT_NOINLINE void find_rows(const RowsBackward& p, int64_t first, const T* c
         s.mean_low = tree.finish().first / static_cast<double>(p.n);
       }
     }
-    row[r] = row_from(s, false, Compute<T>());
+    row[r] = row_from(s, Compute<T>());
   }
 }
 
@@ -41,7 +54,7 @@ template <typename T>
 NORMKIT_INLINE void backward_rows(const RowsBackward& p, int64_t first, const T* const* x_row, int count,
                                   T* buffer, Row<Compute<T>>* row) {
   if (NORMKIT_LIKELY(p.ready == nullptr)) return find_rows(p, first, x_row, count, buffer, row);
-  for (int r = 0; r < count; ++r) row[r] = row_from(p.ready[first + r], false, Compute<T>());
+  for (int r = 0; r < count; ++r) row[r] = row_from(p.ready[first + r], Compute<T>());
 }
 
 // dx of a row needs these two means besides its statistics.
@@ -190,8 +203,8 @@ NORMKIT_NOINLINE void norm_grad_block(const RowsBackward& p, const T* dy, const 
   for (int i = 0; i < n; ++i) {
     const double g = read<double>(dy + i) * static_cast<double>(weight.data[weight.step ? i : i % kVecLanes]);
     const double v = read<double>(x + i);
-    const double slope = norm_slope(p.power, v, wide_normalized(v, row.wide), row.norm);
-    write(dx + i, (g - slope * mean_gxhat) * row.wide.rstd);
+    const double slope = norm_slope(p.power, v, v * row.wide.scale, wide_normalized(v, row.wide), row.norm);
+    write(dx + i, (g - slope * mean_gxhat) * row.wide.rstd * row.wide.scale);
   }
 }
 
@@ -237,7 +250,7 @@ NORMKIT_NOINLINE void write_dx(const RowsBackward& p, int64_t r, const T* dy_row
     const Parameter<C> w = weight.block(r, b.begin, b.length);
     if (p.given) {  // constants: dx = dy rstd weight, and x plays no part
       const Row<C> row_of_dy = {
-          {C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, 1.0}, row.is_wide, 1.0, 0.0};
+          {C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, row.wide.scale}, row.is_wide, 1.0, 0.0};
       forward_block(row_of_dy, dy, dx, b.length, false, w, {no_bias, 0}, 0);
       if (straight == nullptr) scatter(dx, p.dx.inner, b.begin, b.length, dx_row);
       continue;

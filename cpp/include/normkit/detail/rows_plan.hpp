@@ -35,9 +35,30 @@ struct AxesShape {
 // In elements: more than an address space holds.
 constexpr int64_t kLargestStride = int64_t(1) << 50;
 
-// Builds operands one by one; after the first error the rest is skipped.
+constexpr int kMaxOperands = 8;  // inputs, and outputs
+
+// Room for the axes that operands on these axes have beyond kMaxAxes, if none of them merge.
+inline size_t more_axes_bytes(const int64_t* size, int64_t rank) {
+  if (rank <= kMaxAxes || size == nullptr) return 0;
+  int64_t longer = 0;
+  for (int64_t a = 0; a < rank; ++a) longer += size[a] != 1 ? 1 : 0;
+  if (longer <= kMaxAxes) return 0;
+  return static_cast<size_t>(2 * kMaxOperands * (longer - kMaxAxes) * 2 + 1) * sizeof(int64_t);
+}
+inline size_t more_axes_bytes(const RowsShape& shape) {
+  return more_axes_bytes(shape.size, int64_t(shape.outer) + shape.inner);
+}
+template <typename Shape>
+inline size_t more_axes_bytes(const Shape& shape) {
+  return more_axes_bytes(shape.size, shape.rank);
+}
+
+// Builds operands one by one; after the first error the rest is skipped. Axes beyond kMaxAxes go to the end
+// of the workspace, which is that much shorter then.
 class ArgumentChecker {
  public:
+  inline ArgumentChecker() {}
+  inline explicit ArgumentChecker(Workspace* workspace) : workspace_(workspace) {}
   inline Status status() const { return status_; }
   inline void fail(Status status) {
     if (status_ == Status::kOk) status_ = status;
@@ -143,19 +164,69 @@ class ArgumentChecker {
     for (int a = 0; a < axes; ++a)
       if (shape.size[a] > 1 && (strides[a] > kLargestStride || strides[a] < -kLargestStride))
         return fail(Status::kInvalidShape);
-    bool fits = true;
-    for (int a = 0; a < axes; ++a)
-      fits = fits && (a < shape.outer ? operand->outer : operand->inner).append(shape.size[a], strides[a]);
-    if (!fits || operand->outer.count + operand->inner.count > kMaxAxes) return fail(Status::kTooManyAxes);
+    if (!lay_out(shape.outer, shape.size, strides, &operand->outer) ||
+        !lay_out(shape.inner, shape.size + shape.outer, strides + shape.outer, &operand->inner))
+      return fail(workspace_ == nullptr || workspace_->data == nullptr || is_elsewhere(*workspace_)
+                      ? Status::kTooManyAxes
+                      : Status::kWorkspaceTooSmall);
     Extent extent;
     if (!extent.of(*operand)) return fail(Status::kInvalidShape);
     *place = {address + extent.first, address + extent.end};
   }
 
+  // False: no room.
+  inline bool lay_out(int count, const int64_t* size, const int64_t* strides, Axes* axes) {
+    if (count > kMaxAxes) return lay_out_many(count, size, strides, axes);
+    for (int a = 0; a < count; ++a) axes->append(size[a], strides[a]);
+    return true;
+  }
+  inline NORMKIT_NOINLINE bool lay_out_many(int count, const int64_t* size, const int64_t* strides,
+                                            Axes* axes) {
+    int64_t merged_size[kMostAxes], merged_stride[kMostAxes];
+    int merged = 0;
+    for (int a = 0; a < count; ++a) {
+      if (size[a] == 1) continue;
+      int64_t step;
+      const bool merges = merged > 0 && !__builtin_mul_overflow(size[a], strides[a], &step) &&
+                          merged_stride[merged - 1] == step;
+      if (!merges) merged_size[merged++] = 1;
+      merged_size[merged - 1] *= size[a];
+      merged_stride[merged - 1] = strides[a];
+    }
+    const int more = merged > kMaxAxes ? merged - kMaxAxes : 0;
+    if (more > 0) {
+      int64_t* numbers = take(2 * more);
+      if (numbers == nullptr) return false;
+      memcpy(numbers, merged_size, static_cast<size_t>(more) * sizeof(int64_t));
+      memcpy(numbers + more, merged_stride, static_cast<size_t>(more) * sizeof(int64_t));
+      axes->more = numbers;
+      axes->more_count = more;
+    }
+    axes->count = merged - more;
+    memcpy(axes->size, merged_size + more, static_cast<size_t>(axes->count) * sizeof(int64_t));
+    memcpy(axes->stride, merged_stride + more, static_cast<size_t>(axes->count) * sizeof(int64_t));
+    return true;
+  }
+
+  // A workspace that will be lent on a device (cuda::lent_later).
+  static inline bool is_elsewhere(const Workspace& workspace) { return workspace.bytes == SIZE_MAX; }
+
+  // Numbers at the end of the workspace, or null.
+  inline int64_t* take(int count) {
+    if (workspace_ == nullptr || workspace_->data == nullptr || is_elsewhere(*workspace_)) return nullptr;
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(workspace_->data);
+    const uintptr_t end = (begin + workspace_->bytes) / sizeof(int64_t) * sizeof(int64_t);
+    const uintptr_t needed = static_cast<uintptr_t>(count) * sizeof(int64_t);
+    if (end < begin + needed) return nullptr;
+    workspace_->bytes = static_cast<size_t>(end - needed - begin);
+    return reinterpret_cast<int64_t*>(end - needed);
+  }
+
+  Workspace* workspace_ = nullptr;
   Status status_ = Status::kOk;
-  const Operand* inputs_[8];
-  const Operand* outputs_[8];
-  Place input_places_[8], output_places_[8];
+  const Operand* inputs_[kMaxOperands];
+  const Operand* outputs_[kMaxOperands];
+  Place input_places_[kMaxOperands], output_places_[kMaxOperands];
   int input_count_ = 0, output_count_ = 0;
 };
 
@@ -460,9 +531,9 @@ inline void rows_forward_arguments(const RowsAxes& axes, const Args& args, bool 
 
 template <typename Args>
 inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
-                                double weight_offset, Plan* plan) {
+                                double weight_offset, Workspace workspace, Plan* plan) {
   RowsForward p;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   const RowsAxes axes(shape, &p, check);
   check.input(args.x, axes.elements, args.x.strides, true, &p.x);
   rows_forward_arguments(axes, args, centred, mean, weight_offset, p, check);
@@ -476,7 +547,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
                                  const ConstView& mean, double weight_offset, Workspace workspace, Plan* plan,
                                  const ConstView& dsum = {}) {
   RowsBackward p;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   const RowsAxes axes(shape, &p, check);
   p.statistic = centred ? Statistic::kMoments : Statistic::kMeanSquare;
   p.eps = args.eps;
@@ -513,9 +584,10 @@ inline size_t rows_backward_workspace_bytes(const RowsShape& shape, const Args& 
   ArgumentChecker check;
   const RowsAxes axes(shape, &p, check);
   const bool wants_parameters = args.dweight.data != nullptr || args.dbias.data != nullptr;
-  if (check.status() != Status::kOk || !wants_parameters || p.rows == 0 || !is_dtype(args.x.dtype)) return 0;
-  const int64_t bytes = choose_groups(p, true, args.x.dtype, {});
-  return p.n == 0 ? 0 : static_cast<size_t>(bytes) + 64;
+  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  const size_t axes_bytes = more_axes_bytes(shape);
+  if (!wants_parameters) return axes_bytes;
+  return static_cast<size_t>(choose_groups(p, true, args.x.dtype, {})) + 64 + axes_bytes;
 }
 
 NORMKIT_END_NAMESPACE

@@ -47,11 +47,20 @@ class MomentsForward {
   MomentsRing ring_;
 };
 
-// running = (1 - momentum) running + momentum fresh.
+// running = (1 - momentum) running + momentum fresh. Finite ones stay within the range of their type: an
+// infinity would stay for good, the largest number follows what comes next.
 NORMKIT_INLINE void follow(const Operand& running, int64_t channel, double momentum, double fresh) {
   if (!running) return;
   const int64_t at = running.inner.offset(channel);
-  write_number(running, at, (1.0 - momentum) * read_number(running, at) + momentum * fresh);
+  const double before = read_number(running, at), most = largest_of(running.dtype);
+  double after = (1.0 - momentum) * before + momentum * fresh;
+  if (is_finite(before) && is_finite(fresh)) after = after > most ? most : after < -most ? -most : after;
+  write_number(running, at, after);
+}
+
+// The variance of finite elements may lie beyond double's range.
+NORMKIT_INLINE double finite_variance(double var) {
+  return var > largest_of(DType::kF64) ? largest_of(DType::kF64) : var;
 }
 
 // Running statistics follow the average of the samples; the variance is unbiased.
@@ -67,11 +76,11 @@ struct RunningUpdate {
   NORMKIT_INLINE void update(int64_t channel, Sums total) const {
     const double sets = static_cast<double>(samples);
     follow(running_mean, channel, momentum, total.first / sets);
-    follow(running_var, channel, momentum, total.second / sets);
+    follow(running_var, channel, momentum, finite_variance(total.second / sets));
   }
   NORMKIT_INLINE Sums unbiased(const RowMoments& m) const {
     const double n = static_cast<double>(forward.n);
-    return {m.mean, m.var / m.scale / m.scale * n / (n - 1.0)};
+    return {m.mean / m.scale, finite_variance(m.var / m.scale / m.scale * n / (n - 1.0))};
   }
   // The moments of set r. Those of one element have no unbiased variance: all is left alone.
   NORMKIT_INLINE void take(int64_t r, const RowMoments& m) const {

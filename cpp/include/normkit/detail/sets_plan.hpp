@@ -115,7 +115,7 @@ struct SetsKind {
   double power = 2.0;
   bool flat_is_zero = false;
   bool channel_statistics = false;  // takes given and running statistics
-  double missing_weight = 1.0, missing_bias = -0.0;
+  double low = 0.0, high = 1.0;     // kRange
 };
 
 inline SetsKind standard_kind(bool rms) {
@@ -132,8 +132,8 @@ inline SetsKind norm_kind(double power) {
 inline SetsKind range_kind(double low, double high) {
   SetsKind kind;
   kind.statistic = Statistic::kRange;
-  kind.missing_weight = high - low;
-  kind.missing_bias = low;
+  kind.low = low;
+  kind.high = high;
   return kind;
 }
 inline SetsKind z_score_kind() {
@@ -186,12 +186,13 @@ inline size_t sets_forward_bytes(const SetsKind& kind, const SetsShape& shape, c
   ArgumentChecker check;
   SetAxes axes(shape, &p, check);
   if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  const size_t axes_bytes = more_axes_bytes(shape);
   const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
   const int64_t trees = updates ? choose_updates(u, axes, size_of(args.x.dtype), {}) : 0;
   check_forward_elements(kind, args, axes, p, check);
   const bool suits = check.status() == Status::kOk && !u.by_channel;
   const int64_t columns = suits ? forward_columns_bytes(p, trees) : 0;
-  return trees + columns == 0 ? 0 : static_cast<size_t>(trees + columns) + 64;
+  return trees + columns == 0 ? axes_bytes : static_cast<size_t>(trees + columns) + 64 + axes_bytes;
 }
 
 // The phases of a forward pass that updates running statistics, where no columns are too large for a cache. A
@@ -234,10 +235,10 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
                                 Workspace workspace, Plan* plan) {
   RunningUpdate u;
   RowsForward& p = u.forward;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(shape, &p, check);
-  p.missing_weight = kind.missing_weight;
-  p.missing_bias = kind.missing_bias;
+  p.low = kind.low;
+  p.high = kind.high;
   p.eps = args.eps;
   p.activation = args.activation;
   check.activation(args.activation);
@@ -342,15 +343,16 @@ inline size_t sets_backward_bytes(const SetsKind& kind, const SetsShape& shape,
   ArgumentChecker check;
   SetAxes axes(shape, &p, check);
   if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  const size_t axes_bytes = more_axes_bytes(shape);
   if (axes.parameters_are_columns()) {
-    if (!wants_parameters) return 0;
-    return static_cast<size_t>(choose_groups(p, true, args.x.dtype, {})) + 64;
+    if (!wants_parameters) return axes_bytes;
+    return static_cast<size_t>(choose_groups(p, true, args.x.dtype, {})) + 64 + axes_bytes;
   }
   check_backward_elements(kind, args, axes, p, check);
   count_channels(p, axes);
   const int64_t sums = wants_parameters ? choose_sums(p, size_of(args.x.dtype), {}) : 0;
   const int64_t columns = check.status() == Status::kOk && !p.strips ? backward_columns_bytes(p, sums) : 0;
-  return sums + columns == 0 ? 0 : static_cast<size_t>(sums + columns) + 64;
+  return sums + columns == 0 ? axes_bytes : static_cast<size_t>(sums + columns) + 64 + axes_bytes;
 }
 
 inline void plan_strips(RowsBackward& p, Plan* plan) {
@@ -372,7 +374,7 @@ inline void plan_strips(RowsBackward& p, Plan* plan) {
 inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
                                  const SetNormBackwardArgs& args, Workspace workspace, Plan* plan) {
   RowsBackward p;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(shape, &p, check);
   p.eps = args.eps;
   p.accumulate = args.accumulate;

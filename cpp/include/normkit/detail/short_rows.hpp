@@ -105,8 +105,8 @@ NORMKIT_NOINLINE void forward_tiles(const RowsForward& p, int64_t begin, int64_t
   using C = Compute<T>;
   alignas(64) T x_buffer[kBlock];
   alignas(64) T y_buffer[kBlock];
-  ParameterReader<C> weight(p.weight, p.weight_offset, static_cast<C>(p.missing_weight));
-  ParameterReader<C> bias(p.bias, 0.0, static_cast<C>(p.missing_bias));
+  ParameterReader<C> weight(p.weight, p.weight_offset, static_cast<C>(kMissingWeight));
+  ParameterReader<C> bias(p.bias, 0.0, static_cast<C>(kMissingBias));
   const bool short_rows = suits_short_rows(p);
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * p.tile_rows;

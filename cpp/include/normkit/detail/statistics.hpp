@@ -114,8 +114,12 @@ NORMKIT_INLINE RowStatistics statistics_from(const RowsProblem& p, double mean, 
                                              double squares, double scale) {
   const double n = static_cast<double>(p.n);
   const double raw = squares / n, var = raw < 0.0 ? 0.0 : raw;
-  const double spread = square_root(var + p.eps * scale * scale);
-  return {mean, mean_low, var, p.flat_is_zero && spread == 0.0 ? 0.0 : 1.0 / spread, scale, n};
+  // Beside a variance of scaled elements eps counts or vanishes as it should. Without one eps is all there
+  // is, and is taken as it is.
+  const double undone = var == 0.0 ? scale : 1.0, kept = var == 0.0 ? 1.0 : scale;
+  const double spread = square_root(var + p.eps * kept * kept);
+  return {
+      mean / undone, mean_low / undone, var, p.flat_is_zero && spread == 0.0 ? 0.0 : 1.0 / spread, kept, n};
 }
 
 // From the norm of x times `scale`; `zeros`: all of x is 0. Below eps the norm plays no part in y, nor in its
@@ -201,14 +205,6 @@ NORMKIT_NOINLINE RowStatistics segmented_statistics(const RowsProblem& p, const 
   return statistics_from(p, m.mean, m.mean_low, m.m2, 1.0);
 }
 
-// A power of two that takes a positive double near 1, as far as one can: at most 2^1000.
-NORMKIT_INLINE double inverse_power_of_two(double v) {
-  double scale = 1.0;
-  for (; v < 0x1p-100 && scale < 0x1p1000; v *= 0x1p100) scale *= 0x1p100;
-  for (; v > 0x1p100; v *= 0x1p-100) scale *= 0x1p-100;
-  return scale;
-}
-
 // Squares of doubles overflow beyond 2^512 and vanish below 2^-537: such rows are taken again, multiplied by
 // a power of two. rstd^-2 is the variance plus eps: in this range no square overflowed, and one that vanished
 // does not count.
@@ -251,6 +247,32 @@ inline NORMKIT_NOINLINE RowStatistics rescaled_statistics(const RowsProblem& p, 
   const Moments<double> m = moments.finish();
   return statistics_from(p, m.mean, m.mean_low, m.m2, scale);
 }
+
+// A block of elements of any type as a partial result that is kept.
+template <typename T>
+NORMKIT_INLINE Moments<float> kept_moments(const T* x, int n) {
+  return block_moments(x, n, block_sum(x, n));
+}
+inline NORMKIT_NOINLINE ScaledMoments kept_moments(const double* x, int n) {
+  const Moments<double> plain = block_moments(x, n, block_sum(x, n));
+  const ScaledMoments unscaled{plain.count, plain.mean, plain.mean_low, plain.m2, 1.0};
+  if (NORMKIT_LIKELY(fits_unscaled(plain.m2))) return unscaled;
+  double largest = 0.0;
+  for (int i = 0; i < n; ++i) {
+    const double magnitude = x[i] < 0.0 ? -x[i] : x[i];
+    if (!(magnitude <= largest)) largest = magnitude;
+  }
+  if (!is_finite(largest) || largest == 0.0) return unscaled;
+  const double scale = inverse_power_of_two(largest);
+  if (scale == 1.0) return unscaled;
+  alignas(64) double scaled[kBlock];
+  for (int i = 0; i < n; ++i) scaled[i] = x[i] * scale;
+  const Moments<double> m = block_moments(scaled, n, block_sum(scaled, n));
+  const ScaledMoments of_scaled{m.count, m.mean, m.mean_low, m.m2, scale};
+  return m.m2 == 0.0 ? of_scaled.in(1.0) : of_scaled;
+}
+template <typename T>
+using KeptMoments = decltype(kept_moments(static_cast<const T*>(nullptr), 0));
 
 // ---- norms of any order, ranges ----
 
@@ -302,9 +324,11 @@ NORMKIT_NOINLINE Range range_of(const RowsProblem& p, const T* row, T* buffer, b
   return range;
 }
 
-// Sum of |scale x|^power; power 0 counts what is not 0. In double lanes, with their rounding errors.
+// Sum of |scale x|^power; power 0 counts what is not 0. In double lanes, with their rounding errors. `more`:
+// another factor of x, for subnormals, whose scale is beyond double's range.
 template <typename T>
-NORMKIT_NOINLINE double power_sum(const RowsProblem& p, const T* row, T* buffer, double scale) {
+NORMKIT_NOINLINE double power_sum(const RowsProblem& p, const T* row, T* buffer, double scale,
+                                  double more = 1.0) {
   MergeTree<Sums> tree;
   for (Blocks b(p); b.more(); b.next()) {
     const T* x = block_of(p.x, row, b.begin, b.length, buffer);
@@ -312,7 +336,7 @@ NORMKIT_NOINLINE double power_sum(const RowsProblem& p, const T* row, T* buffer,
     for (int i = 0; i < b.length; i += kLanes) {
       alignas(64) double term[kLanes];
       for (int j = 0; j < kLanes; ++j) {
-        const double v = i + j < b.length ? read<double>(x + i + j) * scale : 0.0;
+        const double v = i + j < b.length ? read<double>(x + i + j) * scale * more : 0.0;
         const double magnitude = v < 0.0 ? -v : v;
         term[j] = i + j >= b.length ? 0.0
                   : p.power == 0.0  ? (v != v     ? v
@@ -341,9 +365,9 @@ NORMKIT_NOINLINE RowStatistics other_statistics(const RowsProblem& p, const T* r
     const Range range = range_of(p, row, buffer, false);
     const double nan = __builtin_nan("");
     if (range.nan) return {nan, 0.0, nan, nan, 1.0, 1.0};
-    // Where the difference of two doubles would overflow, or its reciprocal.
+    // Where the difference of two doubles would overflow, or its reciprocal be subnormal or overflow.
     const double plain = range.largest - range.least;
-    const double scale = !is_finite(plain) ? 0.5 : plain != 0.0 && plain < 0x1p-1000 ? 0x1p600 : 1.0;
+    const double scale = plain > 0x1p1000 ? 0x1p-600 : plain != 0.0 && plain < 0x1p-1000 ? 0x1p600 : 1.0;
     const double spread = range.largest * scale - range.least * scale;
     return {range.least * scale, 0.0, spread, spread == 0.0 ? 0.0 : 1.0 / spread, scale, 1.0};
   }
@@ -370,16 +394,18 @@ NORMKIT_NOINLINE RowStatistics other_statistics(const RowsProblem& p, const T* r
     return s;
   }
   // With the leading term about 1 powers neither overflow nor vanish, and 1 / power loses no digits.
-  const double sum = power_sum(p, row, buffer, scale);
-  const double norm = p.power == 1.0 ? sum : pow_of(sum, 1.0 / p.power);
+  const double more = inverse_exponent(leading * scale);
+  const double sum = power_sum(p, row, buffer, scale, more);
+  const double norm = (p.power == 1.0 ? sum : pow_of(sum, 1.0 / p.power)) / more;
   return norm_statistics(p, kept == 1.0 ? norm / scale : norm, kept, false);
 }
 
-// dN/dx for a norm N of order `power`, up to the factor that `count` holds; xhat = x rstd.
-NORMKIT_INLINE double norm_slope(double power, double x, double xhat, double norm) {
+// dN/dx for a norm N of order `power`, up to the factor that `count` holds; xhat = x rstd. `scaled`: x in the
+// norm's scale.
+NORMKIT_INLINE double norm_slope(double power, double x, double scaled, double xhat, double norm) {
   const double sign = x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : x;  // NaN stays
   const double magnitude = xhat < 0.0 ? -xhat : xhat;
-  if (!is_finite(power)) return (x < 0.0 ? -x : x) == norm ? sign : x == x ? 0.0 : x;
+  if (!is_finite(power)) return (scaled < 0.0 ? -scaled : scaled) == norm ? sign : x == x ? 0.0 : x;
   return x == 0.0 || power == 1.0 ? sign : sign * magnitude_power(magnitude, power - 1.0);
 }
 // A row as it is applied: in C, or element by element in double where the statistics left C's range.
@@ -395,19 +421,24 @@ NORMKIT_INLINE bool in_float_range(double mean, double rstd) {
   return rstd >= 0x1p-100 && rstd <= 0x1p100 && mean > -0x1p100 && mean < 0x1p100;
 }
 
-// `exact`: y is wanted with one rounding.
-NORMKIT_INLINE Row<float> row_from(const RowStatistics& s, bool exact, float) {
+NORMKIT_INLINE Row<float> row_from(const RowStatistics& s, float) {
   const float hi = static_cast<float>(s.mean);
   return {{hi, static_cast<float>(s.mean - static_cast<double>(hi)), static_cast<float>(s.rstd)},
           {s.mean, 0.0, s.rstd, 1.0},
-          exact || !in_float_range(s.mean, s.rstd),
+          !in_float_range(s.mean, s.rstd),
           s.count,
           s.var};
 }
-NORMKIT_INLINE Row<double> row_from(const RowStatistics& s, bool exact, double) {
+// Of double elements, where x - mean may overflow.
+NORMKIT_INLINE bool is_far(double mean) {
+  return mean > 0x1p960 || mean < -0x1p960;
+}
+NORMKIT_INLINE Row<double> row_from(const RowStatistics& s, double) {
+  const bool far = s.scale == 1.0 && is_far(s.mean);
+  const double down = far ? 0.25 : 1.0;
   return {{s.mean, s.mean_low, s.rstd},
-          {s.mean, s.mean_low, s.rstd, s.scale},
-          exact || s.scale != 1.0,
+          {s.mean * down, s.mean_low * down, s.rstd / down, s.scale * down},
+          far || s.scale != 1.0,
           s.count,
           s.var};
 }

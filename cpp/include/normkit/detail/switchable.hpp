@@ -25,13 +25,15 @@ struct Softmax3 {
   }
 };
 
-// The mixture of one (n, c), and its parts: InstanceNorm, LayerNorm, BatchNorm.
+// The mixture of one (n, c), and its parts: InstanceNorm, LayerNorm, BatchNorm. Everything is of x times
+// mixed.scale: a power of two, which is 1 but near the ends of double's range.
 struct Mixture {
   RowMoments part[3];
   RowMoments mixed;
   double rstd;
 
-  // mean_k - mean: relative to each other, so that a large mean costs no digits.
+  // As the parts, in the scale of `mixed`. mean_k - mean: relative to each other, so that a large mean costs
+  // no digits.
   inline double mean_offset(int k) const {
     return (part[k].mean - mixed.mean) + (part[k].mean_low - mixed.mean_low);
   }
@@ -43,36 +45,37 @@ struct Switchable {
   int64_t samples = 0, channels = 0, n = 0;
   bool training = true;
   double eps = 0.0, momentum = 0.0;
-  // Of each (n, c): mean, variance and, of double elements, what the mean leaves out. Or null: not kept.
+  // Of each (n, c): mean, variance and, of double elements, what the mean leaves out and the scale. Or null:
+  // not kept.
   double* instance = nullptr;
   int64_t instance_doubles = 2;
   // Where the sets are not kept: of channels over groups of samples, or of samples over groups of channels.
-  GroupedTrees<Moments<double>> groups;
+  GroupedTrees<ScaledMoments> groups;
   bool by_channel = false;
   RowMoments* layer = nullptr;  // [samples], or null: found again
   RowMoments* batch = nullptr;  // [channels]
 
   NORMKIT_INLINE RowMoments kept(int64_t r) const {
     const double* m = instance + r * instance_doubles;
-    return {m[0], instance_doubles > 2 ? m[2] : 0.0, m[1], 1.0};
+    if (instance_doubles == 2) return {m[0], 0.0, m[1], 1.0};
+    return {m[0], m[2], m[1], m[3]};
   }
   NORMKIT_INLINE void keep(int64_t r, const RowMoments& m) const {
     double* to = instance + r * instance_doubles;
     to[0] = m.mean;
     to[1] = m.var;
-    if (instance_doubles > 2) to[2] = m.mean_low;
+    if (instance_doubles == 2) return;
+    to[2] = m.mean_low;
+    to[3] = m.scale;
   }
-  NORMKIT_INLINE Moments<double> moments(const RowMoments& m) const {
+  NORMKIT_INLINE ScaledMoments moments(const RowMoments& m) const {
     const double count = static_cast<double>(n);
-    return {count, m.mean, m.mean_low, m.var * count};
+    return {count, m.mean, m.mean_low, m.var * count, m.scale};
   }
 };
 
-NORMKIT_INLINE RowMoments unscaled(const RowMoments& m) {
-  return {m.mean, m.mean_low, m.var / m.scale / m.scale, 1.0};
-}
-NORMKIT_INLINE RowMoments from_moments(const Moments<double>& m) {
-  return {m.mean, m.mean_low, m.m2 / m.count, 1.0};
+NORMKIT_INLINE RowMoments from_moments(const ScaledMoments& m) {
+  return {m.mean, m.mean_low, m.m2 / m.count, m.scale};
 }
 
 // The moments of each (n, c), as they were kept, or found in tiles of tile_rows; samples are whole tiles
@@ -86,7 +89,7 @@ class Instances {
   // Finds those of rows first .. last-1, whole tiles: take(r, moments) in their order.
   template <typename Take>
   NORMKIT_INLINE void find(int64_t first, int64_t last, const Take& take) {
-    tiles_.run(first, last, [&](int64_t r, const RowMoments& m) { take(r, unscaled(m)); });
+    tiles_.run(first, last, take);
   }
   // The same, from what was kept where it was.
   template <typename Take>
@@ -99,9 +102,9 @@ class Instances {
   NORMKIT_INLINE RowMoments layer(int64_t sample) {
     if (s_.layer != nullptr) return s_.layer[sample];
     if (sample != held_) {
-      MergeTree<Moments<double>> tree;
+      MergeTree<ScaledMoments> tree;
       layer_tiles_.run(sample * s_.channels, (sample + 1) * s_.channels,
-                       [&](int64_t, const RowMoments& m) { tree.push(s_.moments(unscaled(m))); });
+                       [&](int64_t, const RowMoments& m) { tree.push(s_.moments(m)); });
       layer_ = from_moments(tree.finish());
       held_ = sample;
     }
@@ -133,7 +136,7 @@ NORMKIT_NOINLINE void group_moments(const Switchable& s, const RowsProblem& prob
   const int64_t all = s.by_channel ? s.channels : s.samples;
   const int64_t last = end * s.groups.group() < all ? end * s.groups.group() : all;
   for (int64_t i = begin * s.groups.group(); i < last; ++i) {
-    MergeTree<Moments<double>> tree;
+    MergeTree<ScaledMoments> tree;
     const auto push = [&](int64_t r, const RowMoments& m) {
       tree.push(s.moments(m));
       s.groups.push(s.by_channel ? i * s.samples + r / s.channels : r, s.moments(m));
@@ -146,7 +149,7 @@ NORMKIT_NOINLINE void group_moments(const Switchable& s, const RowsProblem& prob
 
 // Merges `count` kept sets, `step` apart.
 inline RowMoments merge_kept(const Switchable& s, int64_t first, int64_t count, int64_t step) {
-  MergeTree<Moments<double>> tree;
+  MergeTree<ScaledMoments> tree;
   for (int64_t i = 0; i < count; ++i) tree.push(s.moments(s.kept(first + i * step)));
   return from_moments(tree.finish());
 }
@@ -179,11 +182,25 @@ struct Mixer {
   inline explicit Mixer(const Switchable& s_)
       : s(s_), mean_weight(s_.mean_weight), var_weight(s_.var_weight) {}
 
+  // In which rstd^3 and the parts' variances neither overflow nor vanish.
+  inline double scale_for(const RowMoments* const* part) const {
+    double largest = square_root(s.eps);
+    for (int k = 0; k < 3; ++k) {
+      const double spread = square_root(part[k]->var) / part[k]->scale;
+      if (spread > largest) largest = spread;
+    }
+    const bool is_odd = largest < 0x1p-300 || largest > 0x1p300;
+    return is_odd && largest != 0.0 && is_finite(largest) ? inverse_power_of_two(largest) : 1.0;
+  }
+
   inline Mixture mix(const RowMoments& instance, const RowMoments& layer, int64_t channel) const {
+    const RowMoments* const part[] = {&instance, &layer, &s.batch[channel]};
+    const double scale = scale_for(part);
     Mixture m;
-    m.part[0] = instance;
-    m.part[1] = layer;
-    m.part[2] = s.batch[channel];
+    for (int k = 0; k < 3; ++k) {
+      const double ratio = scale / part[k]->scale;
+      m.part[k] = {part[k]->mean * ratio, part[k]->mean_low * ratio, part[k]->var * ratio * ratio, scale};
+    }
     m.mixed = m.part[2];
     const double shift =
         mean_weight.of[0] * m.mean_offset(0) + mean_weight.of[1] * m.mean_offset(1);  // from BatchNorm's mean
@@ -191,12 +208,12 @@ struct Mixer {
     const TwoSum pair(mean.sum, mean.error + m.part[2].mean_low);
     double var = 0.0;
     for (int k = 0; k < 3; ++k) var += var_weight.of[k] * m.part[k].var;
-    m.mixed = {pair.sum, pair.error, var, 1.0};
-    m.rstd = 1.0 / square_root(var + s.eps);
+    m.mixed = {pair.sum, pair.error, var, scale};
+    m.rstd = 1.0 / square_root(var + s.eps * scale * scale);
     return m;
   }
   inline RowStatistics statistics(const Mixture& m) const {
-    return {m.mixed.mean, m.mixed.mean_low, m.mixed.var, m.rstd, 1.0, static_cast<double>(s.n)};
+    return {m.mixed.mean, m.mixed.mean_low, m.mixed.var, m.rstd, m.mixed.scale, static_cast<double>(s.n)};
   }
 };
 
@@ -226,8 +243,9 @@ inline void switchable_merge_phase(const void* state, int64_t, int64_t) {
   const Switchable& s = static_cast<const SwitchableForward*>(state)->mix;
   merge_switchable(s);
   for (int64_t c = 0; s.training && c < s.channels; ++c) {
-    follow(s.running_mean, c, s.momentum, s.batch[c].mean);
-    follow(s.running_var, c, s.momentum, s.batch[c].var);
+    const RowMoments& m = s.batch[c];
+    follow(s.running_mean, c, s.momentum, m.mean / m.scale);
+    follow(s.running_var, c, s.momentum, finite_variance(m.var / m.scale / m.scale));
   }
 }
 
@@ -256,20 +274,35 @@ void switchable_apply_phase(const void* state, int64_t begin, int64_t end) {
 
 // ---- backward ----
 
+// Sums of (dmean, dvar), of x times `scale`: that of what counts most, where sets differ in theirs.
+struct ScaledSums {
+  double first, second, scale;
+
+  inline Sums in(double wanted) const {
+    const double ratio = scale / wanted;
+    return {first * ratio, second * ratio * ratio};
+  }
+};
+inline ScaledSums merge(const ScaledSums& a, const ScaledSums& b) {
+  const double scale = a.scale > b.scale ? a.scale : b.scale;
+  const Sums sum = merge(a.in(scale), b.in(scale));
+  return {sum.first, sum.second, scale};
+}
+
 struct SwitchableBackward {
   RowsBackward rows;
   Switchable mix;
   Operand dmean_weight, dvar_weight;
-  int32_t tile_rows = 1;  // of statistics, where sets are not kept
-  Sums* sums = nullptr;   // of each (n, c), where they are kept: SetSums, then (dmean, dvar)
-  Sums* layer = nullptr;  // of each sample: (sum dmean, sum dvar)
-  Sums* batch = nullptr;  // of each channel
+  int32_t tile_rows = 1;        // of statistics, where sets are not kept
+  Sums* sums = nullptr;         // of each (n, c), where they are kept: SetSums, then (dmean, dvar)
+  ScaledSums* layer = nullptr;  // of each sample: (sum dmean, sum dvar)
+  ScaledSums* batch = nullptr;  // of each channel
 };
 
 // Statistics and sums of one (n, c).
 struct SetSums {
   RowMoments moments;
-  Sums sums;  // of dy, and of dy (x - mean) about InstanceNorm's mean
+  Sums sums;  // of dy, and of dy (x - mean) about InstanceNorm's mean, x times the moments' scale
 };
 
 template <typename T>
@@ -284,7 +317,7 @@ class SetReader {
     const T* dy_row = p.dy.template row<const T>(r);
     RowStatistics s;
     row_statistics(p, &x_row, 1, buffers_.x, &s);
-    const Row<Compute<T>> row = row_from(s, false, Compute<T>());
+    const Row<Compute<T>> row = row_from(s, Compute<T>());
     MergeTree<Sums> tree;
     bool overflows = false;
     for (Blocks b(p); b.more(); b.next()) {
@@ -293,8 +326,7 @@ class SetReader {
       tree.push(grad_sums(dy, x, b.length, row, one_.block(r, b.begin, b.length), overflows));
     }
     const Sums total = tree.finish();
-    return {unscaled({s.mean / s.scale, s.mean_low / s.scale, s.var, s.scale}),
-            {total.first, total.second / (s.rstd * s.scale)}};
+    return {{s.mean, s.mean_low, s.var, s.scale}, {total.first, total.second / s.rstd}};
   }
   // From what was kept, where it was.
   NORMKIT_INLINE SetSums get(int64_t r) {
@@ -341,12 +373,14 @@ inline double weight_of(const SwitchableBackward& p, int64_t channel) {
   return p.rows.weight ? read_number(p.rows.weight, p.rows.weight.outer.offset(channel)) : 1.0;
 }
 
-// Of one (n, c): (dmean, dvar), and what bias and weight receive.
+// Of one (n, c), in its mixture's scale: (dmean, dvar), and what bias and weight receive.
 struct SetGradients {
   Sums statistics, parameters;
 
-  inline SetGradients(const Mixture& m, double weight, Sums sums) {
-    const double centred_sum = sums.second + m.mean_offset(0) * sums.first;  // sum dy (x - mean)
+  inline SetGradients(const Mixture& m, double weight, const SetSums& set) {
+    const Sums& sums = set.sums;
+    const double centred_sum =  // sum dy (x - mean)
+        sums.second * (m.mixed.scale / set.moments.scale) + m.mean_offset(0) * sums.first;
     statistics = {-(m.rstd * weight * sums.first), -0.5 * (m.rstd * m.rstd * m.rstd * weight * centred_sum)};
     parameters = {sums.first, centred_sum * m.rstd};
   }
@@ -367,7 +401,8 @@ struct Applied {
     const double n = static_cast<double>(s.n);
     const double count[] = {n, n * static_cast<double>(s.channels), n * static_cast<double>(s.samples)};
     const Mixture m = mixer.mix(moments, s.layer[i], c);
-    const Sums shared[] = {statistics, p.layer[i], p.batch[c]};
+    const double scale = m.mixed.scale;
+    const Sums shared[] = {statistics, p.layer[i].in(scale), p.batch[c].in(scale)};
     double constant = 0.0, slope = 0.0;
     for (int k = 0; k < 3; ++k) {
       const double along = 2.0 * mixer.var_weight.of[k] * shared[k].second / count[k];
@@ -390,24 +425,26 @@ void switchable_gradients_phase(const void* state, int64_t, int64_t) {
   const Mixer mixer(s);
   SetReader<T> sets(p);
   MergeTree<Sums> logits[3];  // (dmean_weight, dvar_weight)
-  for (int64_t i = 0; i < s.samples; ++i) p.layer[i] = {0.0, 0.0};
+  for (int64_t i = 0; i < s.samples; ++i) p.layer[i] = {0.0, 0.0, 0.0};
   for (int64_t c = 0; c < s.channels; ++c) {
-    MergeTree<Sums> parameters, shared;
+    MergeTree<Sums> parameters;
+    MergeTree<ScaledSums> shared;
     const double weight = weight_of(p, c);
     for (int64_t i = 0; i < s.samples; ++i) {
       const SetSums set = sets.get(i * s.channels + c);
       const Mixture m = mixer.mix(set.moments, s.layer[i], c);
-      const SetGradients gradients(m, weight, set.sums);
+      const SetGradients gradients(m, weight, set);
       const Sums statistics = gradients.statistics;
+      const ScaledSums scaled{statistics.first, statistics.second, m.mixed.scale};
       parameters.push(gradients.parameters);
-      shared.push(statistics);
+      shared.push(scaled);
       if (p.sums != nullptr) p.sums[i * s.channels + c] = statistics;
-      p.layer[i] = merge(p.layer[i], statistics);
+      p.layer[i] = merge(p.layer[i], scaled);
       for (int k = 0; k < 3; ++k)
         logits[k].push(
             {statistics.first * m.mean_offset(k), statistics.second * (m.part[k].var - m.mixed.var)});
     }
-    p.batch[c] = s.training ? shared.finish() : Sums{0.0, 0.0};
+    p.batch[c] = s.training ? shared.finish() : ScaledSums{0.0, 0.0, 1.0};
     write_channel(p.rows, c, parameters.finish());
   }
   for (int k = 0; k < 3; ++k) {
@@ -437,12 +474,12 @@ void switchable_dx_phase(const void* state, int64_t begin, int64_t end) {
       if (p.sums == nullptr) {
         const int64_t c = r % p.mix.channels;
         const Mixture m = mixer.mix(set.moments, p.mix.layer[r / p.mix.channels], c);
-        set.sums = SetGradients(m, weight_of(p, c), set.sums).statistics;
+        set.sums = SetGradients(m, weight_of(p, c), set).statistics;
       }
       applied[r - first] = Applied(p, mixer, r, set.moments, set.sums);
     }
     for (int64_t r = first; r < last; ++r) {
-      const Row<C> row = row_from(applied[r - first].row, false, C());
+      const Row<C> row = row_from(applied[r - first].row, C());
       Row<C> of_means = row;
       of_means.count = 1.0;  // a and b are means already
       write_dx(p.rows, r, p.rows.dy.template row<const T>(r), p.rows.x.template row<const T>(r), row,

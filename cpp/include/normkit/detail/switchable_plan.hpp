@@ -45,7 +45,7 @@ inline int64_t lay_out_switchable(Switchable& s, const RowsProblem& p, Switchabl
   const int64_t length = s.by_channel ? s.channels : s.samples;
   s.groups.columns = s.by_channel ? s.samples : s.channels;
   choose_rank(s.groups, length, limit - scratch.bytes);
-  scratch.add(s.groups.levels, s.groups.bytes(length) / static_cast<int64_t>(sizeof(Moments<double>)));
+  scratch.add(s.groups.levels, s.groups.bytes(length) / static_cast<int64_t>(sizeof(ScaledMoments)));
   return scratch.bytes;
 }
 
@@ -55,7 +55,7 @@ inline int64_t choose_switchable(Switchable& s, const RowsProblem& p, DType elem
                                  SwitchableBackward* backward, Workspace lent, SwitchableWay* way) {
   const int64_t limit = scratch_limit(p, backward != nullptr, size_of(elements), lent);
   s.n = p.n;
-  s.instance_doubles = elements == DType::kF64 ? 3 : 2;
+  s.instance_doubles = elements == DType::kF64 ? 4 : 2;
   int64_t least = INT64_MAX;
   for (SwitchableWay next : kWays) {
     const int64_t bytes = lay_out_switchable(s, p, backward, next, limit, nullptr);
@@ -88,7 +88,7 @@ inline size_t switchable_bytes(const ChannelsShape& shape, DType elements, bool 
   b.mix.channels = shape.size[1];
   SwitchableWay way = SwitchableWay::kKept;
   const int64_t bytes = choose_switchable(b.mix, b.rows, elements, backward ? &b : nullptr, {}, &way);
-  return static_cast<size_t>(bytes) + 64;
+  return static_cast<size_t>(bytes) + 64 + more_axes_bytes(shape);
 }
 
 // The operands that both directions have.
@@ -139,7 +139,7 @@ inline Status switchable_forward_plan(const ChannelsShape& shape, const Switchab
                                       Workspace workspace, Plan* plan) {
   SwitchableForward f;
   RowsForward& p = f.rows;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(instance_sets(shape), &p, check);
   Status status = prepare_switchable(shape, args, args.training, axes, check, p, f.mix);
   if (status != Status::kOk) return status;
@@ -178,7 +178,7 @@ inline Status switchable_backward_plan(const ChannelsShape& shape, const Switcha
   static const int64_t three[] = {3};
   SwitchableBackward b;
   RowsBackward& p = b.rows;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(instance_sets(shape), &p, check);
   Status status = prepare_switchable(shape, args, false, axes, check, p, b.mix);
   if (status != Status::kOk) return status;

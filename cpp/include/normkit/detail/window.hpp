@@ -22,6 +22,10 @@ NORMKIT_BEGIN_NAMESPACE
 constexpr int64_t kWindowBlock = 512;    // elements that are worked on at a time
 constexpr int64_t kWindowHistory = 512;  // elements of history that fit the stack
 constexpr int kForwardBuffers = 3, kBackwardBuffers = 6;
+// One more for double elements: see "odd bases".
+NORMKIT_INLINE constexpr int window_buffers(DType elements, bool backward) {
+  return backward ? kBackwardBuffers + (elements == DType::kF64 ? 1 : 0) : kForwardBuffers;
+}
 
 struct WindowProblem {
   Operand x, dy, out;  // outer axes: N, space; inner axis: C
@@ -213,6 +217,94 @@ inline NORMKIT_NOINLINE void backward_sums(const WindowProblem& p, const double*
     (Vec::load(scaled + i) - factor * Vec::load(x + i) * window_sum(term + i, window, lanes)).store(dx + i);
 }
 
+// ---- odd bases ----
+//
+// Of double elements a base may overflow or vanish. It is then taken of x times s, a power of two, element by
+// element: d^-beta = (s^2 d)^-beta s^beta s^beta. A term keeps the factor x s^2 / (s^2 d) that its sum would
+// lose: it is dy d^-beta x s / (s^2 d), to be multiplied by x s of the channel whose dx it goes to.
+
+NORMKIT_INLINE double scale_of_base(double d) {
+  return !(d <= 0x1p900) ? 0x1p-700 : d < 0x1p-900 ? 0x1p700 : 1.0;
+}
+
+inline NORMKIT_NOINLINE bool any_odd(const double* d, int64_t n) {
+  bool odd = false;
+  for (int64_t i = 0; i < n; ++i) odd = odd || !(d[i] >= 0x1p-900 && d[i] <= 0x1p900);
+  return odd;
+}
+
+inline NORMKIT_NOINLINE double power_of_one(double beta, double base) {
+  alignas(64) double bases[kVecLanes];
+  for (double& v : bases) v = base;
+  power_of_base(beta, bases, kVecLanes);
+  return bases[0];
+}
+
+// The base of x times s, and what d^-beta multiplies.
+struct OddBase {
+  double base, power, root;
+
+  // x: the first of the window.
+  inline OddBase(const WindowProblem& p, const double* x, double s) {
+    double sum = 0.0;
+    for (int64_t w = 0; w <= p.history(); ++w) {
+      const double v = x[w * p.lanes] * s;
+      sum += v * v;
+    }
+    base = p.k * s * s + p.scale * sum;
+    power = power_of_one(p.beta, base);
+    root = power_of_one(p.beta, s);
+  }
+  inline double scaled(double v) const { return v * root / power * root; }
+};
+
+// Of n elements, as window_bases, power_of_base and divide have left them; x begins with the first window.
+inline NORMKIT_NOINLINE void divide_odd(const WindowProblem& p, const double* x, const double* squares,
+                                        int64_t n, double* y) {
+  const int64_t before = p.before * p.lanes;
+  for (int64_t i = 0; i < n; ++i) {
+    double sum = 0.0;
+    for (int64_t w = 0; w <= p.history(); ++w) sum += squares[i + w * p.lanes];
+    const double s = scale_of_base(p.k + p.scale * sum);
+    if (s != 1.0) y[i] = OddBase(p, x + i, s).scaled(x[i + before]);
+  }
+}
+
+// The same of backward_terms; dy and x begin with the first window.
+inline NORMKIT_NOINLINE void odd_terms(const WindowProblem& p, const double* dy, const double* x,
+                                       const double* d, int64_t n, double* scaled, double* term,
+                                       double* scale) {
+  const int64_t before = p.before * p.lanes;
+  for (int64_t i = 0; i < n; ++i) {
+    const double s = scale_of_base(d[i]);
+    if (s == 1.0) continue;
+    const OddBase odd(p, x + i, s);
+    scaled[i] = odd.scaled(dy[i + before]);
+    term[i] = scaled[i] * (x[i + before] * s) / odd.base;
+    scale[i] = s;
+  }
+}
+
+// The same of backward_sums.
+inline NORMKIT_NOINLINE void odd_sums(const WindowProblem& p, const double* scaled, const double* x,
+                                      const double* term, const double* scale, int64_t n, double* dx) {
+  const double factor = 2.0 * p.beta * p.scale;
+  for (int64_t i = 0; i < n; ++i) {
+    double sum = 0.0;
+    bool odd = false;
+    for (int64_t w = 0; w <= p.history(); ++w) {
+      const int64_t at = i + w * p.lanes;
+      odd = odd || scale[at] != 1.0;
+      sum += x[i] * scale[at] * term[at];
+    }
+    if (odd) dx[i] = scaled[i] - factor * sum;
+  }
+}
+
+NORMKIT_INLINE void fill_ones(double* buffer, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) buffer[i] = 1.0;
+}
+
 // Forgets the first n elements: the next `kept` ones take their place.
 NORMKIT_INLINE void slide(double* buffer, int64_t n, int64_t kept) {
   memmove(buffer, buffer + n, static_cast<size_t>(kept) * sizeof(double));
@@ -236,8 +328,10 @@ NORMKIT_NOINLINE void window_forward_tile(const WindowProblem& p, int64_t first,
     from.load(loaded, next - loaded, x + history + n - (next - loaded) * lanes);
     square(x + at, history + n - at, squares + at);
     window_bases(p, squares, n, d);
+    const bool odd = sizeof(T) == sizeof(double) && any_odd(d, n);
     power_of_base(p.beta, d, n);
     divide(x + before, d, n, d);
+    if (odd) divide_odd(p, x, squares, n, d);
     if (p.activation != Activation::kNone) to.activate(p.activation, n, d);
     to.store(c, step, d);
     if (step == left) return;
@@ -261,9 +355,13 @@ NORMKIT_NOINLINE void window_backward_tile(const WindowProblem& p, int64_t first
   const WindowTile<T> x_from(p, p.x, first, count), dy_from(p, p.dy, first, count);
   const WindowTile<T> to(p, p.out, first, count);
   const int64_t lanes = p.lanes, before = p.before * lanes, history = p.history() * lanes;
+  constexpr bool kOdd = sizeof(T) == sizeof(double);
+  double* scale = kOdd ? d + p.buffer : nullptr;  // of the terms
+  bool odd = false;
   clear(x, before);
   clear(dy, before);
   clear(term, history);
+  if (kOdd) fill_ones(scale, p.buffer);
   int64_t loaded = 0, at = 0;
   for (int64_t c = -p.before; c < p.channels;) {
     const int64_t most = kWindowBlock / lanes, left = p.channels - c, step = left < most ? left : most;
@@ -276,16 +374,26 @@ NORMKIT_NOINLINE void window_backward_tile(const WindowProblem& p, int64_t first
     power_of_base(p.beta, power, n);
     backward_terms(dy + before, x + before, d, power, n, scaled + history, term + history);
     // There are no windows beyond the last channel; what was computed for them may be NaN.
-    const int64_t real = ahead < p.channels ? (p.channels - ahead) * lanes : 0;
+    const int64_t real = ahead < p.channels ? (p.channels - ahead) * lanes : 0, whole = real < n ? real : n;
+    if (kOdd && any_odd(d, whole)) {
+      odd_terms(p, dy, x, d, whole, scaled + history, term + history, scale + history);
+      odd = true;
+    }
     if (real < n) clear(term + history + real, n - real);
     const int64_t skipped = c >= 0 ? 0 : -c < step ? -c : step, offset = skipped * lanes;
     if (skipped < step) {
-      backward_sums(p, scaled + p.after * lanes + offset, x + offset, term + offset, n - offset, d);
+      const double* own = scaled + p.after * lanes + offset;
+      backward_sums(p, own, x + offset, term + offset, n - offset, d);
+      if (odd) odd_sums(p, own, x + offset, term + offset, scale + offset, n - offset, d);
       to.store(c + skipped, step - skipped, d);
     }
     if (step == left) return;
     double* const sliding[] = {x, squares, dy, term, scaled};
     for (double* buffer : sliding) slide(buffer, n, history);
+    if (odd) {
+      slide(scale, n, history);
+      fill_ones(scale + history, p.buffer - history);
+    }
     c += step;
     loaded = next;
     at = history;
@@ -296,7 +404,7 @@ template <typename T, bool kBackward>
 void window_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const WindowProblem& p = *static_cast<const WindowProblem*>(state);
-  constexpr int kBuffers = kBackward ? kBackwardBuffers : kForwardBuffers;
+  constexpr int kBuffers = window_buffers(DTypeOf<T>::value, kBackward);
   alignas(64) double stack[size_t(kBuffers * (kWindowHistory + kWindowBlock + 2 * kVecLanes))];
   const int64_t tile_positions = p.lanes;
   for (int64_t task = begin; task < end; ++task) {

@@ -9,7 +9,7 @@ NORMKIT_BEGIN_NAMESPACE
 
 // Which layout the buffers have and where they are. Windows reach at most to the other end of the channels.
 inline void choose_window(WindowProblem& p, int64_t positions, int64_t channels, int64_t size,
-                          bool channels_adjacent, bool backward) {
+                          bool channels_adjacent, DType elements, bool backward) {
   p.positions = positions;
   p.channels = channels;
   p.before = size / 2 < channels ? size / 2 : channels - 1;
@@ -22,20 +22,23 @@ inline void choose_window(WindowProblem& p, int64_t positions, int64_t channels,
   p.buffer = window_buffer_length(history);
   p.scratch_bytes = 0;
   if (history > kWindowHistory) {
-    p.scratch_bytes = p.buffer * (backward ? kBackwardBuffers : kForwardBuffers) * int64_t(sizeof(double));
+    p.scratch_bytes = p.buffer * window_buffers(elements, backward) * int64_t(sizeof(double));
     const int64_t most = kScratchBytes / p.scratch_bytes;
     p.tasks = most < 1 ? 1 : most < p.tiles ? most : p.tiles;
   }
 }
 
-inline size_t window_workspace_bytes(const ChannelsShape& shape, int64_t size, bool backward) {
-  if (size < 1 || shape.rank < 2 || shape.rank > kMaxRank - 1 || shape.size == nullptr ||
+inline size_t window_workspace_bytes(const ChannelsShape& shape, int64_t size, DType elements,
+                                     bool backward) {
+  if (size < 1 || shape.rank < 2 || shape.rank > kMaxRank || shape.size == nullptr ||
       checked_product(shape.size, shape.rank) <= 0)
     return 0;
   WindowProblem p;
   const int64_t channels = shape.size[1];
-  choose_window(p, checked_product(shape.size, shape.rank) / channels, channels, size, false, backward);
-  return p.scratch_bytes == 0 ? 0 : static_cast<size_t>(p.tasks * p.scratch_bytes) + 64;
+  choose_window(p, checked_product(shape.size, shape.rank) / channels, channels, size, false, elements,
+                backward);
+  const size_t axes_bytes = more_axes_bytes(shape);
+  return p.scratch_bytes == 0 ? axes_bytes : static_cast<size_t>(p.tasks * p.scratch_bytes) + 64 + axes_bytes;
 }
 
 template <bool kBackward>
@@ -52,7 +55,7 @@ inline Status window_plan(const ChannelsShape& shape, const Args& args, const Co
                           Activation activation, Workspace workspace, Plan* plan) {
   WindowProblem p;
   RowsProblem rows;
-  ArgumentChecker check;
+  ArgumentChecker check(&workspace);
   SetAxes axes(position_sets(shape), &rows, check);
   p.activation = activation;
   check.activation(activation);
@@ -73,7 +76,7 @@ inline Status window_plan(const ChannelsShape& shape, const Args& args, const Co
   p.beta = args.beta;
   p.k = args.k;
   const bool adjacent = p.x.inner.count > 0 && p.x.inner.stride[0] == 1;
-  choose_window(p, rows.rows, rows.n, args.size, adjacent, dy != nullptr);
+  choose_window(p, rows.rows, rows.n, args.size, adjacent, p.x.dtype, dy != nullptr);
   if (p.scratch_bytes > 0) {
     p.scratch = aligned_scratch(workspace, static_cast<size_t>(p.tasks * p.scratch_bytes));
     if (p.scratch == nullptr) return Status::kWorkspaceTooSmall;
