@@ -47,11 +47,13 @@ class MomentsForward {
   MomentsRing ring_;
 };
 
-// running = (1 - momentum) running + momentum fresh.
+// running = (1 - momentum) running + momentum fresh. A share of 0 is no share: NaN and infinity pass from
+// neither side then.
 NORMKIT_INLINE void follow(const Operand& running, int64_t channel, double momentum, double fresh) {
-  if (!running) return;
+  if (!running || momentum == 0.0) return;
   const int64_t at = running.inner.offset(channel);
-  write_number(running, at, (1.0 - momentum) * read_number(running, at) + momentum * fresh);
+  const double kept = momentum == 1.0 ? 0.0 : (1.0 - momentum) * read_number(running, at);
+  write_number(running, at, kept + momentum * fresh);
 }
 
 // Running statistics follow the average of the samples; the variance is unbiased.
