@@ -100,6 +100,12 @@ PyObject* share_memory(PyObject* const* slots) {
   return PyBool_FromLong(places[0].device() == places[1].device() && extent_of(a).overlaps(extent_of(b)));
 }
 
+PyObject* flag_of(PyObject* const* slots) {
+  const char* name = PyUnicode_AsUTF8(slots[1]);
+  if (name == nullptr) nb::raise_python_error();
+  return PyBool_FromLong(flag_argument(slots[0], name, false));
+}
+
 PyObject* shape_of(PyObject* const* slots) {
   Place place(Kernels::kHostAndCuda);
   Array x;
@@ -135,6 +141,8 @@ NB_MODULE(_ext, m) {
   Function<share_memory, Work::kLookUp>::add(m.ptr(), "_may_share_memory(a, b)",
                                              "Whether the memory ranges of two arrays overlap.");
 
+  Function<flag_of, Work::kLookUp>::add(m.ptr(), "_flag(value, name)",
+                                        "A flag as a bool; TypeError where it is none.");
   Function<shape_of, Work::kLookUp>::add(m.ptr(), "_shape(x)", "The shape of an array of any kind.");
   Function<isa_name, Work::kLookUp>::add(
       m.ptr(), "isa()",

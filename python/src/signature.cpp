@@ -124,10 +124,20 @@ double number_argument(PyObject* slot, const char* name, double otherwise) {
   return value;
 }
 
+double eps_argument(PyObject* slot, double otherwise) {
+  const double value = number_argument(slot, "eps", otherwise);
+  if (value < 0.0) raise(PyExc_ValueError, "eps is %R; it should be at least 0", slot);
+  return value;
+}
+
 bool flag_argument(PyObject* slot, const char* name, bool otherwise) {
   if (slot == nullptr) return otherwise;
+  if (PyBool_Check(slot)) return slot == Py_True;
+  const char* type = Py_TYPE(slot)->tp_name;  // of NumPy 2 and 1; no class can inherit from it
+  if (std::strcmp(type, "numpy.bool") != 0 && std::strcmp(type, "numpy.bool_") != 0)
+    raise(PyExc_TypeError, "%s is %R; it should be True or False", name, slot);
   const int truth = PyObject_IsTrue(slot);
-  if (truth < 0) raise_from_current(PyExc_TypeError, "%s is %R; it should be True or False", name, slot);
+  if (truth < 0) nb::raise_python_error();
   return truth != 0;
 }
 

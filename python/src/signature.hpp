@@ -100,6 +100,9 @@ inline bool given(PyObject* slot) {
 
 Activation activation_argument(PyObject* slot);
 double number_argument(PyObject* slot, const char* name, double otherwise);
+// 0 or more, infinity too.
+double eps_argument(PyObject* slot, double otherwise);
+// A bool of Python or NumPy, nothing else: "false" is true, and so is an array of one False.
 bool flag_argument(PyObject* slot, const char* name, bool otherwise);
 // The entries of a tuple or a list, as a tuple of their own: reading one may run code that changes the list.
 // Null if it is neither, or has not `count` entries.

@@ -148,7 +148,7 @@ inline void check_adaptive(const AdaptiveInstanceNormShape& shape, double eps, c
   if (shape.content.size[0] != shape.style.size[0] || shape.content.size[1] != shape.style.size[1] ||
       (style.n == 0 && content.rows > 0 && content.n > 0))
     check.fail(Status::kInvalidShape);
-  if (is_nan(eps)) check.fail(Status::kInvalidEps);
+  if (!is_eps(eps)) check.fail(Status::kInvalidEps);
 }
 
 NORMKIT_END_NAMESPACE
@@ -226,7 +226,7 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
   check.overlaps(s.content.dx, s.content.x, s.content.dy);
   if (check.status() != Status::kOk) return check.status();
   plan->phase_count = 0;
-  if (s.content.rows == 0 || s.style.n == 0) return Status::kOk;
+  if (s.content.rows == 0 || s.style.n == 0 || (s.content.n == 0 && !s.style.y)) return Status::kOk;
   s.style.eps = s.content.eps = args.eps;
   s.content.segments = 1;
   s.content.segment_run = s.content.run;

@@ -30,8 +30,9 @@ struct SetsShape {
 // mean, rstd: outputs on the kept axes, double or float; may be absent.
 // given_mean with given_var or given_rstd: on the kept affine axes (the channels), any dtype: these are used
 // and nothing is computed from x. running_mean, running_var: the same axes, any dtype; running = (1 -
-// momentum) running + momentum new, the variance unbiased, what exceeds their type's range its largest
-// number; not with given statistics. Batch and instance norm only.
+// momentum) running + momentum new, the variance unbiased; a momentum of 0 leaves them alone, one of 1
+// replaces them, whatever the other side is; what exceeds their type's range becomes its largest number; not
+// with given statistics. Batch and instance norm only.
 struct SetNormArgs {
   ConstView x;
   View y;

@@ -23,10 +23,10 @@ enum class Status : int32_t {
   kInvalidShape,       // a negative size or rank, or an element count that does not fit int64
   kTooManyAxes,        // more than kMaxAxes axes are left after merging, and no workspace is lent for them
   kInvalidDType,       // an element type that does not exist, or a combination that is not supported
-  kInvalidEps,         // eps (or weight_offset, alpha, beta, k) is NaN or not supported
+  kInvalidEps,         // eps is NaN or negative, or weight_offset, alpha, beta or k NaN or not supported
   kOverlap,            // an output overlaps itself, another output, or an input other than as the same view
   kMisaligned,         // a pointer is not a multiple of its element size
-  kMissingStatistics,  // only one of mean and rstd was given
+  kMissingStatistics,  // only one of mean and rstd was given, or running statistics with them
   kWorkspaceTooSmall,  // see the operation's *_workspace_bytes
   kInvalidActivation,  // an activation that does not exist
   kUnsupported,        // the operation has no kernels for this device
@@ -159,13 +159,13 @@ inline const char* status_message(Status status) noexcept {
     case Status::kInvalidDType:
       return "unsupported element type or combination of element types";
     case Status::kInvalidEps:
-      return "eps (or weight_offset, alpha, beta, k) is NaN or not supported";
+      return "eps is NaN or negative, or weight_offset, alpha, beta or k is NaN or not supported";
     case Status::kOverlap:
       return "an output overlaps itself or partly overlaps another array";
     case Status::kMisaligned:
       return "a pointer is not aligned to its element size";
     case Status::kMissingStatistics:
-      return "mean and rstd must be given together";
+      return "mean and rstd must be given together, and running statistics without them";
     case Status::kWorkspaceTooSmall:
       return "the workspace is too small";
     case Status::kInvalidActivation:

@@ -503,6 +503,10 @@ inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_p
 inline bool is_nan(double v) {
   return v != v;
 }
+// What may join a variance: an infinite one too, whose rstd is 0.
+inline bool is_eps(double v) {
+  return v >= 0.0;
+}
 
 // ---- the two operations over rows; Args is the operation's own struct, `mean` a view that RMSNorm leaves
 // empty ----
@@ -516,7 +520,7 @@ inline void rows_forward_arguments(const RowsAxes& axes, const Args& args, bool 
   p.weight_offset = weight_offset;
   p.activation = args.activation;
   check.activation(args.activation);
-  if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);
   check.input(args.bias, axes.row, args.bias.strides, false, &p.bias);
   check.output(args.y, axes.elements, args.y.strides, true, &p.y);
@@ -553,7 +557,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   p.eps = args.eps;
   p.weight_offset = weight_offset;
   p.accumulate = args.accumulate;
-  if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr))
     check.fail(Status::kMissingStatistics);
   check.input(args.dy, axes.elements, args.dy.strides, true, &p.dy);

@@ -245,9 +245,11 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   p.given_variance = args.given_var.data != nullptr;
   const ConstView& second = p.given_variance ? args.given_var : args.given_rstd;
   const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
-  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps)) check.fail(Status::kInvalidEps);
   check_given(kind, args, check);
-  if (updates && !kind.channel_statistics) check.fail(Status::kMissingStatistics);
+  // Of how many values given statistics are is not known: running ones cannot follow them.
+  if (updates && (!kind.channel_statistics || args.given_mean.data != nullptr))
+    check.fail(Status::kMissingStatistics);
   if (check.status() != Status::kOk) return check.status();
   check_forward_elements(kind, args, axes, p, check);
   check.input(args.weight, axes.elements(), axes.parameter_strides(args.weight.strides), false, &p.weight);
@@ -271,7 +273,7 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   check.overlaps(p.y, p.x, p.x);
   if (check.status() != Status::kOk) return check.status();
   const bool empty = p.rows == 0 || p.n == 0;
-  const bool updates_them = !p.given && (u.running_mean || u.running_var) && !empty;
+  const bool updates_them = (u.running_mean || u.running_var) && !empty;
   const int64_t trees = updates_them ? choose_updates(u, axes, p.x.bytes(), workspace) : 0;
   u.momentum = args.momentum;
   if (trees > 0) {
@@ -383,7 +385,7 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   const ConstView& mean = given ? args.given_mean : args.mean;
   const ConstView& second = !given ? args.rstd : p.given_variance ? args.given_var : args.given_rstd;
   set_kind(kind, p);
-  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps)) check.fail(Status::kInvalidEps);
   check_given(kind, args, check);
   if (p.centred() && (mean.data == nullptr) != (second.data == nullptr))
     check.fail(Status::kMissingStatistics);
