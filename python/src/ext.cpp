@@ -163,6 +163,13 @@ NB_MODULE(_ext, m) {
       "Set the number of threads that a call may use, in the whole process; more than 1024 are 1024.\n\n"
       "Results never depend on it. A forked child uses one thread if its parent had several, whoever\n"
       "had started them: OpenMP's do not survive a fork.");
+  Function<usable_processors_value, Work::kLookUp>::add(
+      m.ptr(), "_usable_processors()",
+      "Processors that this process may run on, by its affinity or OpenMP's.");
+  Function<processor_quota_value, Work::kLookUp>::add(
+      m.ptr(), "_processor_quota(root='')",
+      "Processors that the quotas of this process's control groups come to; 0: no quota. /proc and /sys lie\n"
+      "in the folder `root`.");
   Function<get_output_pool, Work::kLookUp>::add(
       m.ptr(), "get_output_pool()",
       "How much memory of earlier results is kept for later ones at most, in MiB; 0: the pool is off.\n\n"
