@@ -21,7 +21,7 @@ struct Tree {
     if (!given(levels)) return;
     array.read(levels, "levels", Access::kRead);
     filled = static_cast<uint64_t>(integer_argument(filled_argument, "filled"));
-    if (array.dtype != DType::kF64 || array.ndim != 3 || !array.is_c_contiguous() ||
+    if (array.dtype != DType::kF64 || array.ndim != 3 || (array.count > 0 && !array.is_c_contiguous()) ||
         detail::ranks_of(filled) > array.sizes[1])
       raise(PyExc_ValueError, "levels and filled do not belong together");
     ranks = array.sizes[1];
@@ -201,7 +201,7 @@ PyObject* running_call(PyObject* const* slots) {
   SetsCall call(slots[kTotal], "total");
   call.over(Py_None);
   const Array& total = call.x();
-  if (total.dtype != DType::kF64 || !total.is_c_contiguous() || total.ndim < 1 ||
+  if (total.dtype != DType::kF64 || total.ndim < 1 || (total.count > 0 && !total.is_c_contiguous()) ||
       (total.sizes[total.ndim - 1] != moments_doubles(DType::kF32) &&
        total.sizes[total.ndim - 1] != moments_doubles(DType::kF64)))
     raise(PyExc_ValueError, "total does not hold moments");

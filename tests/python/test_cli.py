@@ -221,7 +221,8 @@ def test_demo_network_descends_its_own_gradient(method):
 def demo_parameters(net):
     for layer in net._layers:
         if isinstance(layer, network.Module):
-            yield from (getattr(layer.module, name) for name in layer.module._parameters)
+            values = (getattr(layer.module, name) for name in layer.module._parameters)
+            yield from (value for value in values if value is not None)
         elif not isinstance(layer, network.ReLU):
             norm = getattr(layer, "weight_norm", None)
             yield from (norm.module.weight_g, norm.module.weight_v) if norm else (layer.weight,)

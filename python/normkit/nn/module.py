@@ -155,6 +155,7 @@ class Module:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict is {type(state_dict).__name__}; it should be a mapping of names")
+        strict = _ext._flag(strict, "strict")
         own = self.state_dict()
         keys = {}  # what the state calls the module's own names
         for name in own:
