@@ -7,7 +7,7 @@
 #
 # NORMKIT_TEST_EXTRAS names more packages for the Python tests: PyTorch and JAX, whose tests are skipped without.
 #
-# Builds lie in build/ (C++) and .venv-test/ (Python). Exits with an error if any test fails.
+# Builds lie in build/ (C++), build/wheel and .venv-test/ (Python). Exits with an error if any test fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,13 +21,11 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-say() { printf '\n== %s\n' "$1"; }
-
 if [ "$install" = yes ] && command -v apt-get >/dev/null; then
-  say "system packages"
+  printf '\n==== system packages\n'
   root=""
   [ "$(id -u)" = 0 ] || root=sudo
-  packages=(g++ make cmake ninja-build libgtest-dev python3-venv python3-dev clang-19 libomp-19-dev
+  packages=(g++ make cmake ninja-build ccache libgtest-dev python3-venv python3-dev clang-19 libomp-19-dev
             libclang-rt-19-dev g++-aarch64-linux-gnu qemu-user)
   missing=()
   for package in "${packages[@]}"; do
@@ -43,21 +41,46 @@ if [ "$install" = yes ] && command -v apt-get >/dev/null; then
   fi
 fi
 
-say "C++: build"
+. tests/stages.sh
+trap 'stages_table $?' EXIT
+
+# What is large comes while the C++ part is built.
+python=.venv-test/bin/python
+prepare_python() {
+  [ -x "$python" ] || python3 -m venv .venv-test
+  "$python" -m pip install --quiet --upgrade pip
+  "$python" -m pip install --quiet scikit-build-core nanobind numpy ${NORMKIT_TEST_EXTRAS:-}
+}
+prepare_python & prepared=$!
+
+stage_begins "C++: build"
 cmake -S . -B build -G Ninja -DNORMKIT_WERROR=ON >/dev/null
 cmake --build build
 
-say "C++: tests"
+stage_begins "C++: tests"
 ctest --test-dir build -j2 --output-on-failure
 
-say "C++: consumers"
-python3 tests/consumer/run.py --build build
+stage_begins "C++: consumers"
+python3 tests/consumer/run.py --build build --jobs 2
 
-say "Python: build and install"
-[ -x .venv-test/bin/python ] || python3 -m venv .venv-test
-.venv-test/bin/pip install --quiet --upgrade pip
-.venv-test/bin/pip install --quiet --force-reinstall --no-deps .
-.venv-test/bin/pip install --quiet ".[test]" ${NORMKIT_TEST_EXTRAS:-}
+stage_begins "Python: build and install"
+wait "$prepared"
+rm -rf build/wheel
+# Not isolated: so tests/cuda_python.sh, which has the same nanobind, finds its objects in the ccache.
+"$python" -m pip wheel --quiet --no-deps --no-build-isolation --check-build-dependencies --wheel-dir build/wheel . \
+  -Ccmake.define.NORMKIT_WERROR=ON
+"$python" -m pip install --quiet --force-reinstall --no-deps build/wheel/*.whl
+wheel=$(echo build/wheel/*.whl)
+"$python" -m pip install --quiet "$wheel[test]"
 
-say "Python: tests"
-.venv-test/bin/python -m pytest tests/python -q "$@"
+# Two processes of two threads each on two processors: a thread that waits must not spin.
+stage_begins "Python: tests, side by side"
+none=5  # pytest's status where ARGS left no test over
+status=0
+OMP_WAIT_POLICY=passive "$python" -m pytest tests/python -q -n 2 -m "not alone" "$@" || status=$?
+[ $status = 0 ] || [ $status = $none ] || exit $status
+
+stage_begins "Python: tests, one by one"
+again=0
+"$python" -m pytest tests/python -q -m alone "$@" || again=$?
+[ $again = 0 ] || { [ $again = $none ] && [ $status = 0 ]; } || exit $again

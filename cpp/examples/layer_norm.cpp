@@ -16,7 +16,9 @@ int main() {
   args.y = &y[0][0];
   args.weight = weight;
   args.bias = bias;
-  const normkit::Status status = normkit::layer_norm({1, 1, size}, args);
+  // {}: it needs no workspace. nullptr: on this thread. Left out, headers do the same; the compiled library
+  // would use OpenMP threads for large arrays, a team for each thread of yours that calls.
+  const normkit::Status status = normkit::layer_norm({1, 1, size}, args, {}, nullptr);
   if (status != normkit::Status::kOk) {
     std::printf("%s\n", normkit::status_message(status));
     return 1;

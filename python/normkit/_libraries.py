@@ -54,6 +54,12 @@ class Lender:
             dtype = getattr(self._module, dtype, dtype)
             return self._module.empty(shape, dtype=dtype, **self._library.keywords)
 
+    def full(self, shape: tuple[int, ...], dtype: str, value: float) -> Any:
+        """A new array in C order that holds one value."""
+        with self._library.device(self._module, self._device):
+            dtype = getattr(self._module, dtype, dtype)
+            return self._module.full(shape, value, dtype=dtype, **self._library.keywords)
+
     def empty_like(self, x: Any) -> Any:
         """A new array of x's shape, dtype and axis order."""
         with self._library.device(self._module, self._device):

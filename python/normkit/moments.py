@@ -10,6 +10,11 @@
 >>> mean, rstd = moments.mean, moments.rstd(1e-5)
 >>> y = [nk.batch_norm(part, None, None, mean=mean, rstd=rstd) for part in parts]
 
+Running statistics follow the whole batch, once:
+
+>>> running_mean, running_var = np.zeros(3, np.float32), np.ones(3, np.float32)
+>>> moments.update_running(running_mean, running_var, momentum=0.1)
+
 The gradient of a loss over all parts takes the sums first, then dx:
 
 >>> sums = nk.GradSums(mean, rstd, (0, 2, 3))
@@ -120,7 +125,7 @@ class _Tree:
         if not self._filled:
             raise ValueError(f"{type(self).__name__} has seen no elements yet")
         total = _ext._finish_trees(self._levels, self._filled, self._float64)
-        return total.reshape(*(self._shape or ()), -1)
+        return total.reshape(*(self._shape or ()), total.shape[-1])
 
 
 class Moments(_Tree):
@@ -179,10 +184,28 @@ class Moments(_Tree):
 
     def rstd(self, eps: float = 1e-5) -> Any:
         """1 / sqrt(var + eps), as the kernels compute it."""
+        if not eps >= 0:
+            raise ValueError(f"eps is {eps}; it should be at least 0")
         var, scale = self._scaled_var(0)
         scale = np.where(var == 0, 1.0, scale)
         with np.errstate(divide="ignore", over="ignore", under="ignore"):
             return np.asarray(1.0 / np.sqrt(var + eps * scale * scale) * scale)
+
+    def update_running(self, running_mean: Any, running_var: Any, momentum: float = 0.1) -> None:
+        """Let running statistics follow these moments, in place, as one training step of BatchNorm does.
+
+        running = (1 - momentum) running + momentum new, the variance unbiased; a momentum of 0 leaves them
+        alone, one of 1 replaces them. The arrays have the shape of the axes that are kept, any dtype; either
+        may be None. To be called once for the whole batch (of all micro-batches, of all processes), whose
+        statistics :func:`normkit.batch_norm` then takes as ``mean`` and ``rstd``. ValueError where a set has
+        fewer than two elements, as its variance has no unbiased estimate.
+        """
+        total = self._total()
+        if self.count < 2:
+            raise ValueError(
+                "there is one value for each set; there should be more than one: its variance is 0"
+            )
+        _ext._update_running(total, running_mean, running_var, momentum)
 
     def __repr__(self) -> str:
         return f"Moments(axes={self.axes}, count={self.count}, sets={self._shape})"
@@ -210,7 +233,12 @@ class GradSums(_Tree):
 
     def _check_like(self, other: GradSums) -> None:
         super()._check_like(other)
-        if not (np.array_equal(self.mean, other.mean) and np.array_equal(self.rstd, other.rstd)):
+        # A channel whose statistics are NaN has NaN sums; the others are as good as ever.
+        same = (
+            np.array_equal(a, b, equal_nan=True)
+            for a, b in ((self.mean, other.mean), (self.rstd, other.rstd))
+        )
+        if not all(same):
             raise ValueError("other has sums about another mean and rstd; they should be the same")
 
     @classmethod

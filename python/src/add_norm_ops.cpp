@@ -64,7 +64,7 @@ PyObject* add_layer_norm_call(PyObject* const* slots) {
   AddLayerNormArgs args;
   Operand* results[4] = {};
   args.activation = activation_argument(slots[kActivation]);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   const bool return_stats = flag_argument(slots[kReturnStats], "return_stats", false);
   read_sum(call, args, slots[kResidual], slots[kResidualBias], slots[kWeight], slots[kBias],
            slots[kSumPrecision], slots[kOut], &results[0], &results[1]);
@@ -104,7 +104,7 @@ PyObject* add_layer_norm_backward_call(PyObject* const* slots) {
   if (given(slots[kDsum])) args.dsum = call.same_as_x(slots[kDsum], "dsum");
   args.weight = call.parameter(slots[kWeight], "weight", &arrays[0]);
   call.parameter(slots[kBias], "bias", &arrays[1]);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   check_together(slots[kMean], "mean", slots[kRstd], "rstd");
   args.mean = call.saved_statistics(slots[kMean], "mean");
   args.rstd = call.saved_statistics(slots[kRstd], "rstd");

@@ -37,6 +37,7 @@ nb::object shape_text(const Array& array) {
 }
 
 bool Array::is_c_contiguous() const {
+  if (count == 0) return true;
   int64_t expected = 1;
   for (int32_t i = ndim - 1; i >= 0; --i) {
     if (sizes[i] == 1) continue;

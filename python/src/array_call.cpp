@@ -201,7 +201,8 @@ View ArrayCall::new_array(const char* name, DType dtype, const int64_t* sizes, i
   return {o.array.data, o.array.dtype, o.array.strides};
 }
 
-View ArrayCall::gradient(const Array& parameter, PyObject* argument, const char* name, Operand** result) {
+View ArrayCall::gradient(const Array& parameter, PyObject* argument, const char* name, bool accumulate,
+                         Operand** result) {
   Operand& o = add();
   if (given(argument)) {
     o.use(argument, name);
@@ -211,6 +212,7 @@ View ArrayCall::gradient(const Array& parameter, PyObject* argument, const char*
     check_shape(o.array, parameter.sizes, parameter.ndim, "the parameter's");
   } else {
     o.make(x(), name, parameter.dtype, parameter.sizes, parameter.ndim);
+    if (accumulate) o.fill_with_negative_zeros();  // what a sum adds to without a trace
   }
   *result = &o;
   return {o.array.data, o.array.dtype, o.array.strides};
@@ -243,10 +245,7 @@ Gradients::Gradients(ArrayCall& call, const Array* const* arrays, const char* co
         raise(PyExc_ValueError, "%s is given, but %s is None; it should be None too", kNames[i], names[i]);
       continue;
     }
-    if (accumulate && !given(given_arrays[i]))
-      raise(PyExc_ValueError, "accumulate is True, but %s is None; it should be the array to add into",
-            kNames[i]);
-    parameters[i] = call.gradient(*arrays[i], given_arrays[i], kNames[i], &operands[1 + i]);
+    parameters[i] = call.gradient(*arrays[i], given_arrays[i], kNames[i], accumulate, &operands[1 + i]);
   }
   // An operation does not see parameters whose values do not matter (bias); they must not be overwritten all
   // the same.

@@ -95,8 +95,10 @@ class ArrayCall : public Call {
 
   // A new C-contiguous array of x's kind.
   View new_array(const char* name, DType dtype, const int64_t* sizes, int32_t ndim, Operand** operand);
-  // The gradient of a parameter: the caller's array, or a new one of the parameter's dtype.
-  View gradient(const Array& parameter, PyObject* argument, const char* name, Operand** operand);
+  // The gradient of a parameter: the caller's array, or a new one of the parameter's dtype; with
+  // `accumulate`, one to add into.
+  View gradient(const Array& parameter, PyObject* argument, const char* name, bool accumulate,
+                Operand** operand);
 
   // x's axis number for an axis argument, which may be negative.
   int32_t axis_number(int64_t axis, const char* name) const;

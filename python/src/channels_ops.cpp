@@ -155,6 +155,7 @@ constexpr const char* kBatchNorm =
     "batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, "
     "eps=1e-05, *, channel_axis=1, mean=None, rstd=None, return_stats=False, out=None, activation=None)";
 
+// Statistics of x's own; where they are a larger batch's, x may have one value for each channel.
 void check_batch(const ChannelsCall& call) {
   if (call.samples() * call.space() == 1 && call.channels()[0] > 0)
     raise(
@@ -186,7 +187,7 @@ PyObject* batch_norm_call(PyObject* const* slots) {
   args.activation = activation_argument(slots[kActivation]);
   args.weight = call.per_channel(slots[kWeight], "weight");
   args.bias = call.per_channel(slots[kBias], "bias");
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.momentum = number_argument(slots[kMomentum], "momentum", args.momentum);
   const bool training = flag_argument(slots[kTraining], "training", false);
   check_together(slots[kMean], "mean", slots[kRstd], "rstd");
@@ -194,6 +195,11 @@ PyObject* batch_norm_call(PyObject* const* slots) {
   if (given(slots[kMean])) {
     source.mean = call.statistics(slots[kMean], "mean", call.channels(), 1, kPerChannel);
     source.rstd = call.statistics(slots[kRstd], "rstd", call.channels(), 1, kPerChannel);
+    if (training && (given(slots[kRunningMean]) || given(slots[kRunningVar])))
+      raise(PyExc_ValueError,
+            "mean and rstd are given, and training is True: running_mean and running_var cannot follow them "
+            "here, as it is not known of how many values they are; they should be None, and be updated once "
+            "for the whole batch, by normkit.Moments.update_running");
   } else {
     source = read_source(call, training, slots[kRunningMean], slots[kRunningVar], "training");
     if (training) check_batch(call);
@@ -224,6 +230,10 @@ void read_sums(ChannelsCall& call, PyObject* argument, nb::object* sums, BatchNo
   args.count = integer_argument(count.ptr(), "sums.count");
   args.sum_dy = call.statistics(sums[0].ptr(), "sums.sum_dy", call.channels(), 1, kPerChannel);
   args.sum_dy_xhat = call.statistics(sums[1].ptr(), "sums.sum_dy_xhat", call.channels(), 1, kPerChannel);
+  if (args.count == 1)
+    raise(
+        PyExc_ValueError,
+        "sums has one value for each channel; in training there should be more than one: its variance is 0");
   if (args.count < call.samples() * call.space())
     raise(PyExc_ValueError,
           "sums has %lld values for each channel, but x alone has %lld; it should hold x's too",
@@ -251,12 +261,12 @@ PyObject* batch_norm_backward_call(PyObject* const* slots) {
   };
   ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   BatchNormBackwardArgs args;
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   number_argument(slots[kMomentum], "momentum", 0.0);
   const bool training = flag_argument(slots[kTraining], "training", false);
   check_together(slots[kMean], "mean", slots[kRstd], "rstd");
   if (training) {
-    check_batch(call);
+    if (!given(slots[kSums])) check_batch(call);
   } else if (given(slots[kMean])) {  // constants
     args.given_mean = call.statistics(slots[kMean], "mean", call.channels(), 1, kPerChannel);
     args.given_rstd = call.statistics(slots[kRstd], "rstd", call.channels(), 1, kPerChannel);
@@ -283,6 +293,14 @@ constexpr const char* kInstanceNorm =
     "instance_norm(x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, "
     "momentum=0.1, eps=1e-05, *, channel_axis=1, return_stats=False, out=None, activation=None)";
 
+void check_instances(const ChannelsCall& call) {
+  if (call.space() == 1 && call.x().count > 0)
+    raise(PyExc_ValueError,
+          "x has shape %U, one value for each sample and channel; with use_input_stats there should be more "
+          "than one: its variance is 0",
+          shape_text(call.x()).ptr());
+}
+
 PyObject* instance_norm_call(PyObject* const* slots) {
   enum {
     kX,
@@ -303,10 +321,11 @@ PyObject* instance_norm_call(PyObject* const* slots) {
   args.activation = activation_argument(slots[kActivation]);
   args.weight = call.per_channel(slots[kWeight], "weight");
   args.bias = call.per_channel(slots[kBias], "bias");
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.momentum = number_argument(slots[kMomentum], "momentum", args.momentum);
   const bool from_x = flag_argument(slots[kUseInputStats], "use_input_stats", true);
   const Source source = read_source(call, from_x, slots[kRunningMean], slots[kRunningVar], "use_input_stats");
+  if (from_x) check_instances(call);
   set_source(args, source);
   args.running_mean = source.running_mean;
   args.running_var = source.running_var;
@@ -336,10 +355,12 @@ PyObject* instance_norm_backward_call(PyObject* const* slots) {
   };
   ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   InstanceNormBackwardArgs args;
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   number_argument(slots[kMomentum], "momentum", 0.0);
   const bool from_x = flag_argument(slots[kUseInputStats], "use_input_stats", true);
-  if (!from_x)
+  if (from_x)
+    check_instances(call);
+  else
     set_source(args, read_source(call, false, slots[kRunningMean], slots[kRunningVar], "use_input_stats"));
   const int64_t sizes[] = {call.samples(), call.channels()[0]};
   const Running running(call, slots[kRunningMean], slots[kRunningVar]);
@@ -370,7 +391,7 @@ PyObject* group_norm_call(PyObject* const* slots) {
   args.groups = groups_of(call, slots[kNumGroups]);
   args.weight = call.per_channel(slots[kWeight], "weight");
   args.bias = call.per_channel(slots[kBias], "bias");
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   const int64_t sizes[] = {call.samples(), args.groups};
   return run_forward(call, args, Source{}, slots[kReturnStats], slots[kOut], sizes, 2,
                      &group_norm_workspace_bytes, &group_norm_plan);
@@ -385,7 +406,7 @@ PyObject* group_norm_backward_call(PyObject* const* slots) {
   ChannelsCall call(slots[kX], slots[kChannelAxis], "x", Kernels::kHostAndCuda);
   GroupNormBackwardArgs args;
   args.groups = groups_of(call, slots[kNumGroups]);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   const int64_t sizes[] = {call.samples(), args.groups};
   return run_backward(call, args, slots[kDy], slots[kWeight], slots[kBias], Running(), slots + kMean, sizes,
                       2, kPerGroup, &group_norm_backward_workspace_bytes, &group_norm_backward_plan);
@@ -424,7 +445,7 @@ PyObject* switchable_norm_call(PyObject* const* slots) {
   args.weight = call.per_channel(slots[kWeight], "weight");
   args.bias = call.per_channel(slots[kBias], "bias");
   args.momentum = number_argument(slots[kMomentum], "momentum", args.momentum);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.training = flag_argument(slots[kTraining], "training", true);
   const Source source = read_source(call, args.training, slots[kRunningMean], slots[kRunningVar], "training");
   args.running_mean = source.running_mean;
@@ -474,7 +495,7 @@ PyObject* switchable_norm_backward_call(PyObject* const* slots) {
   args.weight = call.per_channel(slots[kWeight], "weight", &arrays[2]);
   call.per_channel(slots[kBias], "bias", &arrays[3]);
   number_argument(slots[kMomentum], "momentum", 0.0);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.training = flag_argument(slots[kTraining], "training", true);
   if (!args.training) {
     const Source source = read_source(call, false, slots[kRunningMean], slots[kRunningVar], "training");
@@ -524,7 +545,7 @@ PyObject* adaptive_instance_norm_call(PyObject* const* slots) {
   Operand *style, *y;
   int64_t sizes[kMaxRank];
   const AdaptiveInstanceNormShape shape = read_style(call, slots[kStyle], &style, sizes);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.content = call.x_view();
   args.style = call.another_view(*style);
   args.y = call.result_like_x(slots[kOut], "out", &y);
@@ -543,7 +564,7 @@ PyObject* adaptive_instance_norm_backward_call(PyObject* const* slots) {
   Operand *style, *outputs[2];
   int64_t sizes[kMaxRank];
   const AdaptiveInstanceNormShape shape = read_style(call, slots[kStyle], &style, sizes);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.content = call.x_view();
   args.style = call.another_view(*style);
   args.dy = call.same_as_x(slots[kDy], "dy");

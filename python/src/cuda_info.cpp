@@ -32,10 +32,11 @@ PyObject* device_properties_tuple(PyObject* const* slots) {
 }  // namespace
 
 void add_cuda_functions(PyObject* module) {
-  Function<architectures_text>::add(module, "_cuda_architectures()",
-                                    "What the CUDA kernels were compiled for, or None.");
-  Function<device_count_value>::add(module, "_cuda_device_count()", "See normkit.cuda.device_count.");
-  Function<device_properties_tuple>::add(
+  Function<architectures_text, Work::kLookUp>::add(module, "_cuda_architectures()",
+                                                   "What the CUDA kernels were compiled for, or None.");
+  Function<device_count_value, Work::kLookUp>::add(module, "_cuda_device_count()",
+                                                   "See normkit.cuda.device_count.");
+  Function<device_properties_tuple, Work::kLookUp>::add(
       module, "_cuda_device_properties(device)",
       "Name, compute capability, bytes of memory, multiprocessors and bytes of L2 cache; None without the "
       "device.");

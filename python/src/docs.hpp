@@ -18,13 +18,14 @@
   "Raises\n"                                                                                               \
   "------\n"                                                                                               \
   "TypeError\n"                                                                                            \
-  "    An argument is no array or has the wrong dtype; a PyTorch tensor requires grad while grad mode is " \
-  "on; an\n"                                                                                               \
-  "    array to be written is immutable (JAX).\n"                                                          \
+  "    An argument is no array or has the wrong dtype; a flag is no bool; a PyTorch tensor requires grad " \
+  "while\n"                                                                                                \
+  "    grad mode is on; an array to be written is immutable (JAX).\n"                                      \
   "ValueError\n"                                                                                           \
   "    A shape or device is wrong; an array to be written is read-only, overlaps another argument (other " \
   "than\n"                                                                                                 \
-  "    being the same view) or itself; eps is nan; of an array on a device more than 6 axes are left "     \
+  "    being the same view) or itself; eps is nan or negative; of an array on a device more than 6 axes "  \
+  "are left "                                                                                              \
   "after\n"                                                                                                \
   "    neighbouring axes are merged.\n"                                                                    \
   "    Nothing is written when an exception is raised, except after a KeyboardInterrupt.\n"
@@ -35,7 +36,8 @@
   "grads_out : pair (dweight, dbias), optional\n"                                                         \
   "    Where the parameters' gradients go; either may be None. Their dtype is x's, float32 or float64.\n" \
   "accumulate : bool\n"                                                                                   \
-  "    Add to the arrays of `grads_out` instead of overwriting them.\n"
+  "    Add to the arrays of `grads_out` instead of overwriting them; an entry that is None gets a new\n"  \
+  "    array all the same.\n"
 
 #define NORMKIT_DOC_SAME_BITS \
   "The bits of the result do not depend on threads, batch size, instruction set or memory layout.\n"

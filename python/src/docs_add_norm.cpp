@@ -45,7 +45,8 @@
   "grads_out : pair (dweight, dbias), optional\n"                                                         \
   "    Where the parameters' gradients go; either may be None. Their dtype is x's, float32 or float64.\n" \
   "accumulate : bool\n"                                                                                   \
-  "    Add to the arrays of `grads_out` instead of overwriting them.\n"
+  "    Add to the arrays of `grads_out` instead of overwriting them; an entry that is None gets a new\n"  \
+  "    array all the same.\n"
 
 namespace normkit::python::docs {
 

@@ -1,16 +1,14 @@
 // Docstrings of the operations over channels.
 #include "docs.hpp"
 
-#define NORMKIT_DOC_RUNNING                                                                               \
-  "running_mean, running_var : array, optional\n"                                                         \
-  "    Shape (C,), any dtype. Updated in place where x's statistics are used, running = (1 - momentum) "  \
-  "running +\n"                                                                                           \
-  "    momentum new with the unbiased variance (one value has none and changes nothing); else these are " \
-  "what "                                                                                                 \
-  "x is normalized\n"                                                                                     \
-  "    with. What exceeds the range of their dtype (a variance above 65504 in float16) becomes its "      \
-  "largest\n"                                                                                             \
-  "    number, not an infinity that would stay. An immutable array (JAX) cannot be updated: see\n"        \
+#define NORMKIT_DOC_RUNNING                                                                                \
+  "running_mean, running_var : array, optional\n"                                                          \
+  "    Shape (C,), any dtype. Updated in place where x's statistics are used, running = (1 - momentum) "   \
+  "running +\n"                                                                                            \
+  "    momentum new with the unbiased variance (a momentum of 0 leaves them alone, one of 1 replaces\n"    \
+  "    them); else these are what x is normalized with. What exceeds the range of their dtype (a\n"        \
+  "    variance above 65504 in float16) becomes its largest number, not an infinity that would stay. An\n" \
+  "    immutable array (JAX) cannot be updated: see\n"                                                     \
   "    `return_stats` and ``normkit.Moments``.\n"
 
 #define NORMKIT_DOC_BACKWARD_OF_CHANNELS                                                             \
@@ -52,7 +50,11 @@ const char kBatchNorm[] =
     "momentum, eps : float\n"
     "mean, rstd : array, optional\n"
     "    Shape (C,), float64 or float32: normalize with these statistics instead, of several batches "
-    "(``Moments``) say.\n"
+    "(``Moments``)\n"
+    "    say, whatever `training` says. Running statistics cannot follow them, as it is not known of how "
+    "many\n"
+    "    values they are: with `training` they should be None, and follow the whole batch once, by\n"
+    "    ``Moments.update_running``.\n"
     "return_stats : bool\n"
     "    Return (y, mean, rstd), float64 of shape (C,), instead of "
     "y.\n" NORMKIT_DOC_OUT NORMKIT_DOC_ACTIVATION "\n" NORMKIT_DOC_RAISES;
@@ -61,6 +63,7 @@ const char kBatchNormBackward[] =
     "Gradients of BatchNorm: (dx, dweight, dbias), None where the argument was None.\n"
     "\n" NORMKIT_DOC_BACKWARD_OF_CHANNELS
     "Statistics are constants without `training`: the running ones, or `mean` and `rstd`.\n"
+    "With `training` one value per channel of the whole batch is a ValueError, as in the forward.\n"
     "With `sums`, a ``GradSums`` over several micro-batches, dx is that of the whole batch, of which dy and "
     "x "
     "are a part;\n"
@@ -83,7 +86,7 @@ const char kInstanceNorm[] =
     "Parameters\n"
     "----------\n" NORMKIT_DOC_CHANNELS NORMKIT_DOC_RUNNING NORMKIT_DOC_PARAMETERS
     "use_input_stats : bool\n"
-    "    Normalize with x's own statistics.\n"
+    "    Normalize with x's own statistics. One value per sample and channel is then a ValueError.\n"
     "momentum, eps : float\n"
     "return_stats : bool\n"
     "    Return (y, mean, rstd), float64 of shape (N, C), instead of "
@@ -166,7 +169,8 @@ const char kSwitchableNormBackward[] =
     "grads_out : tuple of 4 arrays, optional\n"
     "    Where the parameters' gradients go; each may be None. Their dtype is x's, float32 or float64.\n"
     "accumulate : bool\n"
-    "    Add to the arrays of `grads_out` instead of overwriting them.\n"
+    "    Add to the arrays of `grads_out` instead of overwriting them; an entry that is None gets a new\n"
+    "    array all the same.\n"
     "The other arguments are the forward's.\n"
     "\n" NORMKIT_DOC_RAISES;
 

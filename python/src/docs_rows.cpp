@@ -29,7 +29,7 @@ const char kLayerNorm[] =
     "weight, bias : array, optional\n"
     "    Shape `normalized_shape`; x's dtype or float32 (float64 with float64 x).\n"
     "eps : float\n"
-    "    Added to the variance. A negative one is passed through.\n" NORMKIT_DOC_AXIS
+    "    Added to the variance.\n" NORMKIT_DOC_AXIS
     "return_stats : bool\n"
     "    Return (y, mean, rstd) instead of y.\n"
     "out : array, optional\n"

@@ -73,7 +73,8 @@ const char kWeightNormBackward[] =
     "grads_out : tuple of 1 array, optional\n"
     "    Where dg goes. Its dtype is v's, float32 or float64.\n"
     "accumulate : bool\n"
-    "    Add to the array of `grads_out` instead of overwriting it.\n"
+    "    Add to the array of `grads_out` instead of overwriting it; where it is None, a new array is\n"
+    "    returned all the same.\n"
     "The other arguments are the forward's.\n"
     "\n" NORMKIT_DOC_RAISES;
 

@@ -100,6 +100,12 @@ PyObject* share_memory(PyObject* const* slots) {
   return PyBool_FromLong(places[0].device() == places[1].device() && extent_of(a).overlaps(extent_of(b)));
 }
 
+PyObject* flag_of(PyObject* const* slots) {
+  const char* name = PyUnicode_AsUTF8(slots[1]);
+  if (name == nullptr) nb::raise_python_error();
+  return PyBool_FromLong(flag_argument(slots[0], name, false));
+}
+
 PyObject* shape_of(PyObject* const* slots) {
   Place place(Kernels::kHostAndCuda);
   Array x;
@@ -132,46 +138,51 @@ NB_MODULE(_ext, m) {
   add_map_operations(m.ptr());
   add_fold_operations(m.ptr());
   add_cuda_functions(m.ptr());
-  Function<share_memory>::add(m.ptr(), "_may_share_memory(a, b)",
-                              "Whether the memory ranges of two arrays overlap.");
+  Function<share_memory, Work::kLookUp>::add(m.ptr(), "_may_share_memory(a, b)",
+                                             "Whether the memory ranges of two arrays overlap.");
 
-  Function<shape_of>::add(m.ptr(), "_shape(x)", "The shape of an array of any kind.");
-  Function<isa_name>::add(m.ptr(), "isa()",
-                          "Name of the instruction set in use: 'baseline', 'avx2', 'avx512' or 'neon'.\n\n"
-                          "The environment variable NORMKIT_ISA chooses another one; results are the same "
-                          "bits with all of them.");
-  Function<isa_names>::add(m.ptr(), "_isa_available()",
-                           "Instruction sets compiled in that this processor has, separated by spaces.");
-  Function<get_threads>::add(m.ptr(), "get_num_threads()",
-                             "Number of threads that a call may use.\n\n"
-                             "At first NORMKIT_NUM_THREADS (a number up to 1024), else OMP_NUM_THREADS, else "
-                             "the processors that this process may use: its affinity and the quota of its\n"
-                             "control groups.");
-  Function<set_threads>::add(
+  Function<flag_of, Work::kLookUp>::add(m.ptr(), "_flag(value, name)",
+                                        "A flag as a bool; TypeError where it is none.");
+  Function<shape_of, Work::kLookUp>::add(m.ptr(), "_shape(x)", "The shape of an array of any kind.");
+  Function<isa_name, Work::kLookUp>::add(
+      m.ptr(), "isa()",
+      "Name of the instruction set in use: 'baseline', 'avx2', 'avx512' or 'neon'.\n\n"
+      "The environment variable NORMKIT_ISA chooses another one; results are the same "
+      "bits with all of them.");
+  Function<isa_names, Work::kLookUp>::add(
+      m.ptr(), "_isa_available()",
+      "Instruction sets compiled in that this processor has, separated by spaces.");
+  Function<get_threads, Work::kLookUp>::add(
+      m.ptr(), "get_num_threads()",
+      "Number of threads that a call may use.\n\n"
+      "At first NORMKIT_NUM_THREADS (a number up to 1024), else OMP_NUM_THREADS, else "
+      "the processors that this process may use: its affinity and the quota of its\n"
+      "control groups.");
+  Function<set_threads, Work::kLookUp>::add(
       m.ptr(), "set_num_threads(n)",
       "Set the number of threads that a call may use, in the whole process; more than 1024 are 1024.\n\n"
       "Results never depend on it. A forked child uses one thread if its parent had several, whoever\n"
       "had started them: OpenMP's do not survive a fork.");
-  Function<usable_processors_value>::add(
+  Function<usable_processors_value, Work::kLookUp>::add(
       m.ptr(), "_usable_processors()",
       "Processors that this process may run on, by its affinity or OpenMP's.");
-  Function<processor_quota_value>::add(
+  Function<processor_quota_value, Work::kLookUp>::add(
       m.ptr(), "_processor_quota(root='')",
       "Processors that the quotas of this process's control groups come to; 0: no quota. /proc and /sys lie\n"
       "in the folder `root`.");
-  Function<get_output_pool>::add(
+  Function<get_output_pool, Work::kLookUp>::add(
       m.ptr(), "get_output_pool()",
       "How much memory of earlier results is kept for later ones at most, in MiB; 0: the pool is off.\n\n"
       "At first NORMKIT_OUTPUT_POOL, else 256.");
-  Function<set_output_pool>::add(
+  Function<set_output_pool, Work::kLookUp>::add(
       m.ptr(), "set_output_pool(mib)",
       "Set how much memory of earlier results is kept for later ones at most, in MiB; 0 turns the pool "
       "off.\n\n"
       "Fresh results of 16 MiB and more lie on huge pages, which are kept when the result and its views are "
       "gone; the system may take kept pages back when it runs short. Turned off, large results are ordinary "
       "memory, and each costs its page faults anew. What is kept beyond the new limit is freed at once.");
-  Function<stream_bytes_value>::add(m.ptr(), "_stream_bytes()",
-                                    "Outputs of at least this many bytes are written past the caches.");
-  Function<output_pool_kept_bytes>::add(m.ptr(), "_output_pool_kept()",
-                                        "Bytes that the output pool keeps now.");
+  Function<stream_bytes_value, Work::kLookUp>::add(
+      m.ptr(), "_stream_bytes()", "Outputs of at least this many bytes are written past the caches.");
+  Function<output_pool_kept_bytes, Work::kLookUp>::add(m.ptr(), "_output_pool_kept()",
+                                                       "Bytes that the output pool keeps now.");
 }

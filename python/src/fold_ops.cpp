@@ -100,7 +100,7 @@ NORMKIT_STRICT_FP_BEGIN  // (bias - mean) scale + bn_bias is rounded after every
           PyExc_ValueError,
           "groups is %lld, but weight has shape %U; it should make no more output channels than an array has",
           static_cast<long long>(groups), shape_text(weight).ptr());
-    const double eps = number_argument(slots[kEps], "eps", 0.0);
+    const double eps = eps_argument(slots[kEps], 0.0);
     static constexpr const char* kNames[] = {"bias", "running_mean", "running_var", "bn_weight", "bn_bias"};
     ConstView views[5];  // every one is checked before anything is read or allocated
     for (int i = 0; i < 5; ++i) {

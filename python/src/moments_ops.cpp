@@ -148,6 +148,73 @@ PyObject* finish_call(PyObject* const* slots) {
   return total.finish(total.array).release().ptr();
 }
 
+// ---- running statistics that follow ----
+
+constexpr const char* kRunning = "_update_running(total, running_mean, running_var, momentum)";
+
+struct RunningArgs {
+  ConstView total;  // moments_doubles of each set
+  View running_mean, running_var;
+  double momentum = 0.1;
+};
+
+struct RunningProblem {
+  detail::Operand total, running_mean, running_var;
+  double momentum;
+  int64_t sets, doubles;
+};
+
+// As BatchNorm updates them, to the same bits.
+void running_phase(const void* state, int64_t, int64_t) {
+  const detail::FloatEnvironment environment;
+  const RunningProblem& p = *static_cast<const RunningProblem*>(state);
+  const double* moments = reinterpret_cast<const double*>(p.total.data);
+  for (int64_t s = 0; s < p.sets; ++s, moments += p.doubles) {
+    const double n = moments[0], raw = moments[3] / n, var = raw < 0.0 ? 0.0 : raw;
+    const double scale = p.doubles == moments_doubles(DType::kF64) ? moments[4] : 1.0;
+    const detail::Sums now = detail::unbiased({moments[1], moments[2], var, scale}, n);
+    detail::follow(p.running_mean, s, p.momentum, now.first);
+    detail::follow(p.running_var, s, p.momentum, now.second);
+  }
+}
+
+Status running_plan(const SetsShape& total, const RunningArgs& args, Workspace, Plan* plan) noexcept {
+  RunningProblem p;
+  detail::ArgumentChecker check;
+  const detail::AxesShape elements{0, total.rank, total.size}, sets{0, total.rank - 1, total.size};
+  check.input(args.total, elements, args.total.strides, false, &p.total);
+  check.output(args.running_mean, sets, args.running_mean.strides, false, &p.running_mean);
+  check.output(args.running_var, sets, args.running_var.strides, false, &p.running_var);
+  const detail::Operand none{};
+  check.overlaps(none, none, none);
+  p.momentum = args.momentum;
+  p.sets = detail::checked_product(total.size, total.rank - 1);
+  p.doubles = total.size[total.rank - 1];
+  plan->phase_count = p.total ? 1 : 0;
+  plan->phases[0] = {1, 0, &running_phase};
+  detail::set_state(plan, p);
+  return check.status();
+}
+
+PyObject* running_call(PyObject* const* slots) {
+  enum { kTotal, kRunningMean, kRunningVar, kMomentum };
+  SetsCall call(slots[kTotal], "total");
+  call.over(Py_None);
+  const Array& total = call.x();
+  if (total.dtype != DType::kF64 || !total.is_c_contiguous() || total.ndim < 1 ||
+      (total.sizes[total.ndim - 1] != moments_doubles(DType::kF32) &&
+       total.sizes[total.ndim - 1] != moments_doubles(DType::kF64)))
+    raise(PyExc_ValueError, "total does not hold moments");
+  RunningArgs args;
+  args.total = call.x_view();
+  args.momentum = number_argument(slots[kMomentum], "momentum", args.momentum);
+  constexpr const char* kWhat = "one number for each set";
+  args.running_mean = call.updated(slots[kRunningMean], "running_mean", total.sizes, total.ndim - 1, kWhat);
+  args.running_var = call.updated(slots[kRunningVar], "running_var", total.sizes, total.ndim - 1, kWhat);
+  call.run<SetsShape, RunningArgs>(call.shape(), args, nullptr, &running_plan);
+  Py_RETURN_NONE;
+}
+
 }  // namespace
 
 void add_moments_operations(PyObject* module) {
@@ -155,6 +222,7 @@ void add_moments_operations(PyObject* module) {
   Function<grad_sums_call>::add(module, kGradSums, "See normkit.GradSums.");
   Function<merge_call>::add(module, kMerge, "See normkit.Moments.merge.");
   Function<finish_call>::add(module, kFinish, "See normkit.Moments.");
+  Function<running_call>::add(module, kRunning, "See normkit.Moments.update_running.");
 }
 
 }  // namespace normkit::python

@@ -1,5 +1,6 @@
 #include "output.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -257,6 +258,21 @@ void Operand::make(const Array& prototype, const char* name, DType dtype, const 
     return;
   }
   array.read(result.ptr(), name, Access::kWrite);
+}
+
+void Operand::fill_with_negative_zeros() {
+  if (array.place != nullptr && array.place->on_device())
+    return take(array.place->negative_zeros(dtype_name(array.dtype), array.sizes, array.ndim), array.name);
+  const auto fill = [&](auto sign) {
+    auto* at = static_cast<decltype(sign)*>(array.data);
+    std::fill(at, at + array.count, sign);
+  };
+  if (size_of(array.dtype) == 8)
+    fill(uint64_t(1) << 63);
+  else if (size_of(array.dtype) == 4)
+    fill(uint32_t(1) << 31);
+  else
+    fill(uint16_t(1 << 15));
 }
 
 void Operand::make_numpy(const char* name, const int64_t* sizes, int32_t ndim) {

@@ -32,6 +32,8 @@ struct Operand {
   void make_like(const Array& prototype, const char* name);
   // Makes a C-contiguous array of prototype's kind.
   void make(const Array& prototype, const char* name, DType dtype, const int64_t* sizes, int32_t ndim);
+  // Fills a C-contiguous array that make() has made.
+  void fill_with_negative_zeros();
   // Makes a C-contiguous array on the device of array.place.
   void make_on_device(const char* name, DType dtype, const int64_t* sizes, int32_t ndim);
   // Makes a C-contiguous float64 NumPy array.

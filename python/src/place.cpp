@@ -95,6 +95,11 @@ nb::object Place::empty(const char* dtype, const int64_t* sizes, int32_t ndim) c
   return checked(PyObject_CallMethod(lender_.ptr(), "empty", "Os", shape_tuple(sizes, ndim).ptr(), dtype));
 }
 
+nb::object Place::negative_zeros(const char* dtype, const int64_t* sizes, int32_t ndim) const {
+  return checked(
+      PyObject_CallMethod(lender_.ptr(), "full", "Osd", shape_tuple(sizes, ndim).ptr(), dtype, -0.0));
+}
+
 nb::object Place::empty_like(PyObject* array) const {
   return checked(PyObject_CallMethod(lender_.ptr(), "empty_like", "O", array));
 }

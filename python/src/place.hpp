@@ -49,6 +49,7 @@ class Place {
 
   // On the device, from x's library.
   nb::object empty(const char* dtype, const int64_t* sizes, int32_t ndim) const;
+  nb::object negative_zeros(const char* dtype, const int64_t* sizes, int32_t ndim) const;
   nb::object empty_like(PyObject* array) const;  // its dtype and axis order
 
   [[noreturn]] static void raise_no_kernels(const Array& array, int32_t device);

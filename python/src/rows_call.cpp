@@ -8,8 +8,7 @@ namespace normkit::python {
 
 double rms_eps(PyObject* argument, const RowsCall& call) {
   constexpr double kF32Epsilon = 1.1920928955078125e-07, kF64Epsilon = 2.220446049250313e-16;
-  return number_argument(given(argument) ? argument : nullptr, "eps",
-                         call.x_is_f64() ? kF64Epsilon : kF32Epsilon);
+  return eps_argument(given(argument) ? argument : nullptr, call.x_is_f64() ? kF64Epsilon : kF32Epsilon);
 }
 
 RowsCall::RowsCall(PyObject* x, PyObject* normalized_shape, PyObject* axis, const char* name)

@@ -22,7 +22,7 @@ PyObject* layer_norm_call(PyObject* const* slots) {
   args.x = call.x_view();
   args.weight = call.parameter(slots[kWeight], "weight");
   args.bias = call.parameter(slots[kBias], "bias");
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   const bool return_stats = flag_argument(slots[kReturnStats], "return_stats", false);
   args.y = call.result_like_x(slots[kOut], "out", &y);
   if (return_stats) {
@@ -60,7 +60,7 @@ PyObject* layer_norm_backward_call(PyObject* const* slots) {
   args.dy = call.same_as_x(slots[kDy], "dy");
   args.weight = call.parameter(slots[kWeight], "weight", &arrays[0]);
   call.parameter(slots[kBias], "bias", &arrays[1]);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   check_together(slots[kMean], "mean", slots[kRstd], "rstd");
   args.mean = call.saved_statistics(slots[kMean], "mean");
   args.rstd = call.saved_statistics(slots[kRstd], "rstd");

@@ -29,7 +29,7 @@ PyObject* norm_call(PyObject* const* slots) {
   args.x = call.x_view();
   args.weight = call.on_parts(call.parameter(slots[kWeight], "weight", affine, axes, kWhat), split[0]);
   args.bias = call.on_parts(call.parameter(slots[kBias], "bias", affine, axes, kWhat), split[1]);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.rms = flag_argument(slots[kRms], "rms", false);
   const bool return_stats = flag_argument(slots[kReturnStats], "return_stats", false);
   args.y = call.result_like_x(slots[kOut], "out", &y);
@@ -75,7 +75,7 @@ PyObject* norm_backward_call(PyObject* const* slots) {
   args.weight =
       call.on_parts(call.parameter(slots[kWeight], "weight", affine, axes, kWhat, &arrays[0]), split[0]);
   call.parameter(slots[kBias], "bias", affine, axes, kWhat, &arrays[1]);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.rms = flag_argument(slots[kRms], "rms", false);
   const int32_t count = call.sizes_of(~call.shape().normalized, kept);
   if (!args.rms) check_together(slots[kMean], "mean", slots[kRstd], "rstd");
@@ -103,7 +103,7 @@ PyObject* normalize_call(PyObject* const* slots) {
   const nb::int_ one(1);
   call.over(slots[kAxis] != nullptr ? slots[kAxis] : one.ptr());
   args.p = number_argument(slots[kP], "p", args.p);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.x = call.x_view();
   args.y = call.result_like_x(slots[kOut], "out", &y);
   call.run(call.shape(), args, &normalize_workspace_bytes, &normalize_plan);
@@ -121,7 +121,7 @@ PyObject* normalize_backward_call(PyObject* const* slots) {
   const nb::int_ one(1);
   call.over(slots[kAxis] != nullptr ? slots[kAxis] : one.ptr());
   args.p = number_argument(slots[kP], "p", args.p);
-  args.eps = number_argument(slots[kEps], "eps", args.eps);
+  args.eps = eps_argument(slots[kEps], args.eps);
   args.x = call.x_view();
   args.dy = call.same_as_x(slots[kDy], "dy");
   args.dx = call.result_like_x(slots[kDxOut], "dx_out", &dx);

@@ -86,6 +86,14 @@ bool Signature::parse(PyObject* const* arguments, Py_ssize_t positional, PyObjec
   return true;
 }
 
+void raise_small_stack(const char* name, size_t left) noexcept {
+  PyErr_Format(
+      PyExc_RuntimeError,
+      "%s() needs %zu KiB of stack, and the calling thread has %zu KiB left; it should have a larger "
+      "one (threading.stack_size, ulimit -s)",
+      name, kOperationStackBytes / 1024, left / 1024);
+}
+
 void add_function(PyObject* module, const Signature& signature, FastCall call) {
   const nb::object module_name = nb::steal(PyUnicode_FromString("normkit"));
   auto* definition = new PyMethodDef{};  // CPython keeps the pointer
@@ -116,10 +124,20 @@ double number_argument(PyObject* slot, const char* name, double otherwise) {
   return value;
 }
 
+double eps_argument(PyObject* slot, double otherwise) {
+  const double value = number_argument(slot, "eps", otherwise);
+  if (value < 0.0) raise(PyExc_ValueError, "eps is %R; it should be at least 0", slot);
+  return value;
+}
+
 bool flag_argument(PyObject* slot, const char* name, bool otherwise) {
   if (slot == nullptr) return otherwise;
+  if (PyBool_Check(slot)) return slot == Py_True;
+  const char* type = Py_TYPE(slot)->tp_name;  // of NumPy 2 and 1; no class can inherit from it
+  if (std::strcmp(type, "numpy.bool") != 0 && std::strcmp(type, "numpy.bool_") != 0)
+    raise(PyExc_TypeError, "%s is %R; it should be True or False", name, slot);
   const int truth = PyObject_IsTrue(slot);
-  if (truth < 0) raise_from_current(PyExc_TypeError, "%s is %R; it should be True or False", name, slot);
+  if (truth < 0) nb::raise_python_error();
   return truth != 0;
 }
 

@@ -11,6 +11,8 @@
 #include <string>
 
 #include "errors.hpp"
+#include "normkit/detail/stack.hpp"
+#include "normkit/executor.hpp"
 #include "normkit/types.hpp"
 
 namespace normkit::python {
@@ -41,13 +43,36 @@ class Signature {
 using FastCall = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
 void add_function(PyObject* module, const Signature& signature, FastCall call);
 
+// The stack that an operation needs from its first line on: its arguments, the kernels, and the arrays that
+// it returns, which other libraries make.
+constexpr size_t kOperationStackBytes = kStackBytes + 32 * 1024;
+
+// RuntimeError: the calling thread has less stack left than operations need.
+void raise_small_stack(const char* name, size_t left) noexcept;
+
+// What a body does: run kernels, or look something up. The latter works on any stack.
+enum class Work { kKernels, kLookUp };
+
 // Adds a function to the module. The body may throw.
-template <PyObject* (*body)(PyObject* const* slots)>
+template <PyObject* (*body)(PyObject* const* slots), Work work = Work::kKernels>
 struct Function {
   static inline const Signature* signature = nullptr;
 
   static PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count,
                         PyObject* keywords) noexcept {
+    if constexpr (work == Work::kKernels) {
+      const size_t left = executor_detail::stack_left();
+      if (left < kOperationStackBytes) {
+        raise_small_stack(signature->name(), left);
+        return nullptr;
+      }
+    }
+    return parse_and_run(arguments, count, keywords);
+  }
+
+  // On its own, so that its frame, which the body's may be a part of, comes after the look at the stack.
+  NORMKIT_NOINLINE static PyObject* parse_and_run(PyObject* const* arguments, Py_ssize_t count,
+                                                  PyObject* keywords) noexcept {
     PyObject* slots[Signature::kMaxParameters];
     try {
       if (!signature->parse(arguments, count, keywords, slots)) return nullptr;
@@ -75,6 +100,9 @@ inline bool given(PyObject* slot) {
 
 Activation activation_argument(PyObject* slot);
 double number_argument(PyObject* slot, const char* name, double otherwise);
+// 0 or more, infinity too.
+double eps_argument(PyObject* slot, double otherwise);
+// A bool of Python or NumPy, nothing else: "false" is true, and so is an array of one False.
 bool flag_argument(PyObject* slot, const char* name, bool otherwise);
 // The entries of a tuple or a list, as a tuple of their own: reading one may run code that changes the list.
 // Null if it is neither, or has not `count` entries.

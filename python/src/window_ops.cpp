@@ -17,6 +17,11 @@ void read_window(Args& args, PyObject* const* slots) {
   args.alpha = number_argument(slots[1], "alpha", args.alpha);
   args.beta = number_argument(slots[2], "beta", args.beta);
   args.k = number_argument(slots[3], "k", args.k);
+  if (args.k <= 0.0 && args.alpha <= 0.0)
+    raise(PyExc_ValueError,
+          "k is %S and alpha is %S; one of them should be more than 0: x is divided by "
+          "(k + alpha/size sum)^beta",
+          nb::float_(args.k).ptr(), nb::float_(args.alpha).ptr());
 }
 
 constexpr const char* kLocalResponseNorm =
@@ -77,10 +82,9 @@ PyObject* local_response_norm_backward_call(PyObject* const* slots) {
   "while\n"                                                                                                 \
   "    grad mode is on; an array to be written is immutable (JAX).\n"                                       \
   "ValueError\n"                                                                                            \
-  "    A shape or device is wrong; size is less than 1; alpha, beta or k is nan; an "                       \
-  "array\n"                                                                                                 \
-  "    to be written is read-only, overlaps another argument (other than being the same view) or itself.\n" \
-  "    Nothing is written then.\n"
+  "    A shape or device is wrong; size is less than 1; alpha, beta or k is nan; neither k nor alpha is\n"  \
+  "    more than 0; an array to be written is read-only, overlaps another argument (other than being the\n" \
+  "    same view) or itself. Nothing is written then.\n"
 
 constexpr const char kLocalResponseNormDoc[] =
     "LocalResponseNorm: y_c = x_c / (k + alpha/size sum(x_j^2))^beta, j over the window of channel c.\n"

@@ -1,10 +1,15 @@
-// One of two translation units that are compiled for different instruction sets and linked into one program.
+// One of several translation units that are compiled for different instruction sets, or call the library, and
+// are linked into one program.
 #include <normkit/normkit.hpp>
 
 #define NORMKIT_CONCAT_(a, b) a##b
 #define NORMKIT_CONCAT(a, b) NORMKIT_CONCAT_(a, b)
 
-float NORMKIT_CONCAT(third_of_, PART)(const float* x) {
+#if !defined(PREFIX)
+#  define PREFIX third_of_
+#endif
+
+float NORMKIT_CONCAT(PREFIX, PART)(const float* x) {
   float y[37];
   const int64_t size[] = {37};
   normkit::LayerNormArgs args;

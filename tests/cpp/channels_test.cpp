@@ -161,6 +161,34 @@ TEST(RunningStatistics, FollowTheFormula) {
   }
 }
 
+// A share of 0 is none: 0 times NaN is NaN, and neither side may leave one behind.
+TEST(Running, SharesOfZeroAndOne) {
+  for (int64_t samples : {1, 3}) {
+    for (bool instance : {false, true}) {
+      for (double bad : {static_cast<double>(NAN), HUGE_VAL}) {
+        Channels c(samples, 4, 6);
+        const auto run = [&](double momentum) {
+          auto batch = c.forward<BatchNormArgs>();
+          auto sample = c.forward<InstanceNormArgs>();
+          c.run_along(batch);
+          c.run_along(sample);
+          batch.momentum = sample.momentum = momentum;
+          return instance ? instance_norm(c.shape, sample, c.workspace())
+                          : batch_norm(c.shape, batch, c.workspace());
+        };
+        c.running_mean[1] = c.running_var[1] = bad;
+        ASSERT_EQ(run(1.0), Status::kOk);
+        const std::vector<double> mean = c.running_mean, var = c.running_var;
+        for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(std::isfinite(mean[i]) && std::isfinite(var[i])) << i;
+        c.x[7] = static_cast<float>(bad);
+        ASSERT_EQ(run(0.0), Status::kOk);
+        EXPECT_EQ(c.running_mean, mean);
+        EXPECT_EQ(c.running_var, var);
+      }
+    }
+  }
+}
+
 // Group norm has neither running nor given statistics: asking for them is an error, and returns.
 TEST(ChannelsBadInput, GroupNormHasNoOtherStatistics) {
   for (int64_t samples : {1, 3}) {
@@ -190,6 +218,7 @@ TEST(ChannelsBadInput, Arguments) {
   expect(Status::kNullPointer, [](auto& a, auto&) { a.x = ConstView(); });
   expect(Status::kNullPointer, [](auto& a, auto&) { a.y = View(); });
   expect(Status::kInvalidEps, [](auto& a, auto&) { a.eps = NAN; });
+  expect(Status::kInvalidEps, [](auto& a, auto&) { a.eps = -1e-5; });
   expect(Status::kInvalidDType, [](auto& a, auto&) { a.x.dtype = static_cast<DType>(-1); });
   expect(Status::kInvalidDType, [](auto& a, auto&) { a.y.dtype = DType::kF16; });
   expect(Status::kInvalidDType, [&](auto& a, auto&) { a.weight = ConstView(c.mean.data()); });
@@ -203,6 +232,10 @@ TEST(ChannelsBadInput, Arguments) {
   expect(Status::kMissingStatistics, [&](auto& a, auto&) {
     c.give(a);
     a.given_rstd = a.given_var;
+  });
+  expect(Status::kMissingStatistics, [&](auto& a, auto&) {  // which cannot follow given ones
+    c.give(a);
+    c.run_along(a);
   });
   expect(Status::kMisaligned, [&](auto& a, auto&) {
     a.x = ConstView(reinterpret_cast<const char*>(c.x.data()) + 2, DType::kF32);

@@ -1,6 +1,7 @@
 // The operations over sets that the shared descriptions do not cover: buffers of exactly the right size (for
 // the sanitizers), workspaces one byte short, bits for any executor, arguments that are refused.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <climits>
 #include <functional>
@@ -433,6 +434,7 @@ TEST(Sets, RefusesWhatIsWrong) {
   EXPECT_EQ(run({3, size, 5, 2, -1}, nothing), Status::kInvalidShape);
   EXPECT_EQ(run(good, [](NormArgs& a) { a.x = {}; }), Status::kNullPointer);
   EXPECT_EQ(run(good, [](NormArgs& a) { a.eps = NAN; }), Status::kInvalidEps);
+  EXPECT_EQ(run(good, [](NormArgs& a) { a.eps = -1e-5; }), Status::kInvalidEps);
   EXPECT_EQ(run(good, [&](NormArgs& a) { a.weight = y.data(); }), Status::kOverlap);
   EXPECT_EQ(run(good, [&](NormArgs& a) { a.x = {x.data(), DType::kF64}; }), Status::kInvalidDType);
   EXPECT_EQ(run(good, [&](NormArgs& a) { a.running_mean = y.data(); }), Status::kMissingStatistics);
@@ -461,7 +463,43 @@ TEST(Sets, RefusesWhatIsWrong) {
   adaptive.y = y.data();
   EXPECT_EQ(adaptive_instance_norm_plan({{3, size}, {3, other}}, adaptive, {}, &plan), Status::kInvalidShape);
   EXPECT_EQ(adaptive_instance_norm_plan({{3, size}, {3, empty}}, adaptive, {}, &plan), Status::kInvalidShape);
+  adaptive.eps = -1e-5;
+  EXPECT_EQ(adaptive_instance_norm_plan({{3, size}, {3, size}}, adaptive, {}, &plan), Status::kInvalidEps);
   EXPECT_EQ(y, std::vector<float>(24, 7.0f));
+}
+
+// Sets without elements are not counted one by one: each of these returns at once, or not within a lifetime.
+TEST(Sets, CountlessEmptyOnes) {
+  const int64_t size[] = {int64_t(1) << 40, 0}, channels[] = {0, int64_t(1) << 40};
+  std::vector<double> one(4, 1.0), out(4, 7.0);
+  std::vector<unsigned char> workspace(1 << 16);
+  const Workspace lent{workspace.data(), workspace.size()};
+  alarm(60);
+  MomentsArgs moments;
+  moments.x = one.data();
+  moments.after = out.data();
+  EXPECT_EQ(moments_update({2, size, 2, 0, 0}, moments), Status::kOk);
+  GradSumsArgs sums;
+  sums.x = sums.dy = sums.mean = sums.rstd = one.data();
+  sums.after = out.data();
+  EXPECT_EQ(grad_sums_update({2, size, 2, 0, 0}, sums), Status::kOk);
+  SwitchableNormBackwardArgs mixed;
+  mixed.x = mixed.dy = mixed.mean_weight = mixed.var_weight = one.data();
+  mixed.dx = out.data();
+  EXPECT_EQ(switchable_norm_backward({2, channels}, mixed, lent), Status::kOk);
+  DynamicTanhBackwardArgs map;
+  map.x = map.dy = map.alpha = one.data();
+  map.dx = out.data();
+  map.dalpha = out.data() + 1;
+  EXPECT_EQ(dynamic_tanh_backward({2, channels, 1}, map, lent), Status::kOk);
+  const int64_t nothing[] = {int64_t(1) << 40, 1, 0}, style[] = {int64_t(1) << 40, 1, 1},
+                stride[] = {0, 0, 0};
+  AdaptiveInstanceNormBackwardArgs adaptive;
+  adaptive.content = adaptive.dy = one.data();
+  adaptive.style = {one.data(), stride};
+  EXPECT_EQ(adaptive_instance_norm_backward({{3, nothing}, {3, style}}, adaptive, lent), Status::kOk);
+  alarm(0);
+  EXPECT_EQ(out, (std::vector<double>{7, 0, 7, 7}));
 }
 
 // Sums of a larger array come for channels: a set of one element whose weight is its own has none.

@@ -442,6 +442,8 @@ TEST(LocalResponseNorm, BadInput) {
   refuse(Status::kInvalidEps, [](auto& a, auto&) { a.alpha = NAN; });
   refuse(Status::kInvalidEps, [](auto& a, auto&) { a.beta = NAN; });
   refuse(Status::kInvalidEps, [](auto& a, auto&) { a.k = NAN; });
+  refuse(Status::kInvalidEps, [](auto& a, auto&) { a.k = a.alpha = 0.0; });
+  refuse(Status::kInvalidEps, [](auto& a, auto&) { a.k = a.alpha = -1.0; });
   refuse(Status::kNullPointer, [](auto& a, auto&) { a.x = ConstView(); });
   refuse(Status::kNullPointer, [](auto& a, auto&) { a.y = View(); });
   refuse(Status::kInvalidDType, [](auto& a, auto&) { a.x.dtype = static_cast<DType>(9); });

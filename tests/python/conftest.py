@@ -57,12 +57,31 @@ def threads():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "compares: fails unless at least one value was compared")
+    config.addinivalue_line(
+        "markers", "alone: measures time or memory, or needs most of it: no other test runs meanwhile"
+    )
     config.addinivalue_line("markers", "report(source): the right answer to a fault that somebody reported")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         REPORTS.update(source for mark in item.iter_markers("report") for source in mark.args)
+
+
+def pytest_sessionfinish(session):
+    """With pytest-xdist: what a worker found goes to the process that prints it."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["reports"] = sorted(REPORTS)
+        output["worst"] = [(*key, *value) for key, value in checks.WORST.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    output = getattr(node, "workeroutput", {})
+    REPORTS.update(output.get("reports", ()))
+    for found in output.get("worst", ()):
+        checks.remember(*found)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -95,6 +95,11 @@ class Library(types.ModuleType):
     def empty_like(self, x):
         return self.allocate(x.shape, np.empty_like(x.array).strides, x.dtype, type(x))
 
+    def full(self, shape, value, **keywords):
+        made = self.empty(shape, **keywords)
+        made.array[...] = value
+        return made
+
     def guards_hold(self):
         return all((memory[-GUARD:] == 0xA5).all() for _, memory, _ in self.lent)
 

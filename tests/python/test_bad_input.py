@@ -348,14 +348,15 @@ def test_eps_is_no_number(problem, eps):
     problem.refuses(TypeError, "eps", problem.backward, eps=eps)
 
 
-def test_eps_is_nan(problem):
-    problem.refuses(ValueError, "eps", problem.forward, eps=float("nan"))
-    problem.refuses(ValueError, "eps", problem.backward, eps=float("nan"))
+def test_eps_is_nan_or_negative(problem):
+    for eps in (float("nan"), -1e-5, -1e9, float("-inf")):
+        problem.refuses(ValueError, "eps", problem.forward, eps=eps)
+        problem.refuses(ValueError, "eps", problem.backward, eps=eps)
 
 
-@pytest.mark.parametrize("eps", (-1e-5, -0.5, -1e9, 1e30, float("inf"), 0, 1, np.float32(0.5), True))
+@pytest.mark.parametrize("eps", (1e30, float("inf"), 0, 1, np.float32(0.5), True))
 def test_eps_of_any_size_does_what_pytorch_does(problem, eps):
-    """1 / sqrt(var + eps) in IEEE arithmetic: NaN below zero, 0 at infinity. No crash, no refusal."""
+    """1 / sqrt(var + eps) in IEEE arithmetic: 0 at infinity."""
     y = problem.forward(weight=None, bias=None, eps=eps)
     checks.assert_normalized(
         problem.op, y, problem.op.reference(problem.x, problem.case, float(eps)).xhat, str(eps)

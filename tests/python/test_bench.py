@@ -12,6 +12,7 @@ from normkit import _info, cli
 from normkit.bench import cases, goals, measure, memory, operations, peers, plot, report
 
 IMAGE = (3, 64, 5, 7)  # 64 channels: GroupNorm has 32 groups
+pytestmark = pytest.mark.alone
 SMALL = ["--threads", "1", "--samples", "1"]
 
 

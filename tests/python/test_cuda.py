@@ -242,6 +242,22 @@ def test_gradients_into_the_callers_arrays(kind):
             assert kind is not Tensor or a.version == 1
 
 
+@every_kind
+def test_accumulate_where_an_entry_is_none(kind):
+    x, dy, _, weight, bias = problem("float32", (70, 33), (33,))
+    fresh = nk.layer_norm_backward(dy, x, 33, weight, bias)
+    arrays = [kind(array) for array in (dy, x)]
+    for missing in (0, 1):
+        into = [kind(np.zeros(33, np.float32)) for _ in range(2)]
+        into[missing] = None
+        results = nk.layer_norm_backward(
+            *arrays, 33, kind(weight), kind(bias), grads_out=into, accumulate=True
+        )
+        assert results[2 - missing] is into[1 - missing]
+        for actual, wanted in zip(results, fresh, strict=True):
+            checks.assert_same_bits(actual.array, wanted)
+
+
 def test_modules_with_parameters_on_the_device():
     x, dy = (values((4, 6, 5, 5), "float32", "plain", s) for s in (1, 2))
     module, there = nk.nn.BatchNorm2d(6), nk.nn.BatchNorm2d(6)

@@ -15,7 +15,7 @@ import pytest
 from reference.operations import OPERATIONS, ROW_OPERATIONS
 from reference.recipe import values
 
-pytestmark = pytest.mark.compares
+pytestmark = [pytest.mark.compares, pytest.mark.alone]
 every_operation = pytest.mark.parametrize("op", OPERATIONS, ids=str)
 every_row_operation = pytest.mark.parametrize("op", ROW_OPERATIONS, ids=str)
 SCRIPTS = Path(__file__).with_name("scripts")

@@ -272,6 +272,7 @@ def test_no_cuda_devices_in_a_build_without_cuda():
     checks.COUNT.values += 1
 
 
+@pytest.mark.alone
 def test_numpy_arrays_without_a_copy():
     """Ten calls on 64 MB with out= need no further 64 MB."""
     import resource

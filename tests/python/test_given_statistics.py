@@ -36,8 +36,8 @@ def one_channel_at_a_time(x, dy, mean, var, weight, bias):
 
 
 LAYOUTS = {
-    "nchw": lambda a: a,
-    "nhwc": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1),
+    "nchw": lambda a: a.copy(),
+    "nhwc": lambda a: np.moveaxis(np.moveaxis(a, 1, -1).copy(), -1, 1),
     "every other": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
 }
 

@@ -14,6 +14,7 @@ from reference.wide import DTYPES
 from test_faults import run_script
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.compares,
     pytest.mark.skipif("sys.platform == 'win32'", reason="needs mmap and mprotect"),
 ]

@@ -18,6 +18,7 @@ import pytest
 from normkit import _ext
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.compares,
     pytest.mark.skipif(sys.platform != "linux", reason="large outputs are ordinary memory elsewhere"),
 ]

@@ -47,12 +47,13 @@ def test_the_named_norms_of_images(dtype):
                 nk.batch_norm_backward(dy, x, None, None, weight, bias, True),
                 *arrays,
             )
-        assert_equal(
-            "b c [h w]",
-            nk.instance_norm(x, None, None, weight, bias, **both),
-            nk.instance_norm_backward(dy, x, None, None, weight, bias),
-            *arrays,
-        )
+        if shape[2] * shape[3] > 1:
+            assert_equal(
+                "b c [h w]",
+                nk.instance_norm(x, None, None, weight, bias, **both),
+                nk.instance_norm_backward(dy, x, None, None, weight, bias),
+                *arrays,
+            )
         for groups in (1, 2, 3, 6):
             assert_equal(
                 "b (g [c]) [h w]",

@@ -179,6 +179,8 @@ def test_flaggems_5392_and_liger_1375_backward_of_any_rank(kind, channel_axis):
 @pytest.mark.parametrize("n", (1, 2, 3, 7, 31, 33, 49, 63, 65, 127, 129, 1009, 1025))
 def test_liger_518_masked_lanes(kind, n):
     """Liger#518, #519: lanes beyond a set's end added the squared mean to its variance."""
+    if kind == "instance" and n == 1:
+        pytest.skip("InstanceNorm refuses sets of one value")
     x = np.full((2, 3, n), 1000.0, np.float32)
     x[:, :, 0] += 1
     weight, bias = np.ones(3, np.float32), np.zeros(3, np.float32)
@@ -223,7 +225,7 @@ def spoil(array):
 @every_name
 def test_lightllm_1467_and_pytorch_63224_strides(name, channel_axis):
     """LightLLM#1467: a stride forgotten in one pass; pytorch#63224, #62594: BatchNorm of strided arrays."""
-    for shape in ((3, 4, 5), (2, 6, 7, 7), (1, 34, 3, 1), (5, 2, 1)):
+    for shape in ((3, 4, 5), (2, 6, 7, 7), (1, 34, 3, 1), (5, 2, 2)):
         entry = operations(shape, channel_axis=channel_axis)[name]
         dy = data(entry[0][0].shape, seed=7)
         expected = results(entry, dy=dy)
@@ -299,6 +301,8 @@ def test_pytorch_115940_strides_of_axes_of_one(kind):
     """pytorch#115940: strides of axes of length 1 mean nothing, and were believed."""
     norm = ChannelNorm(kind, 1)
     for shape in ((2, 6, 1, 1), (1, 6, 3, 1), (3, 1, 4, 5), (2, 1, 1, 3), (1, 1, 2, 2)):
+        if kind == "instance" and shape[2:] == (1, 1):
+            continue  # it refuses sets of one value
         x, dy = data(shape, mean=1), data(shape, seed=1)
         weight, bias = parameters(shape[1])
         expected = (

@@ -394,7 +394,7 @@ def _channels(name, make_case, layouts, **others):
 
 BATCH_NORM = _channels("batch_norm", over_batch, {"channels": over_batch_last}, smallest=2)
 INSTANCE_NORM = _channels(
-    "instance_norm", over_instances, {"2d": over_instances_2d, "channels": over_instances_last}
+    "instance_norm", over_instances, {"2d": over_instances_2d, "channels": over_instances_last}, smallest=2
 )
 GROUP_NORM = _channels("group_norm", over_groups, {"channels": over_groups_last})
 NORM = _channels("norm", by_pattern, {"moved": by_pattern_moved}, torch_name="group_norm")

@@ -11,6 +11,9 @@
 #ifndef NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_
 #define NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
@@ -18,6 +21,7 @@ namespace normkit {
 // Both [N, C, space...]; N and C agree, space may differ, the style's is not empty.
 struct AdaptiveInstanceNormShape {
   ChannelsShape content, style;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormShape)
 };
 
 // content, y: the content's axes; y may be content itself. style: the style's axes. One dtype.
@@ -27,6 +31,7 @@ struct AdaptiveInstanceNormArgs {
   View y;
   double eps = 1e-5;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormArgs)
 };
 
 // dcontent may be dy or content itself; dcontent, dstyle may be absent.
@@ -37,6 +42,7 @@ struct AdaptiveInstanceNormBackwardArgs {
   View dcontent;
   View dstyle;
   double eps = 1e-5;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AdaptiveInstanceNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -142,7 +148,7 @@ inline void check_adaptive(const AdaptiveInstanceNormShape& shape, double eps, c
   if (shape.content.size[0] != shape.style.size[0] || shape.content.size[1] != shape.style.size[1] ||
       (style.n == 0 && content.rows > 0 && content.n > 0))
     check.fail(Status::kInvalidShape);
-  if (is_nan(eps)) check.fail(Status::kInvalidEps);
+  if (!is_eps(eps)) check.fail(Status::kInvalidEps);
 }
 
 NORMKIT_END_NAMESPACE
@@ -220,7 +226,7 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
   check.overlaps(s.content.dx, s.content.x, s.content.dy);
   if (check.status() != Status::kOk) return check.status();
   plan->phase_count = 0;
-  if (s.content.rows == 0 || s.style.n == 0) return Status::kOk;
+  if (s.content.rows == 0 || s.style.n == 0 || (s.content.n == 0 && !s.style.y)) return Status::kOk;
   s.style.eps = s.content.eps = args.eps;
   s.content.segments = 1;
   s.content.segment_run = s.content.run;
@@ -236,5 +242,7 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_ADAPTIVE_INSTANCE_NORM_HPP_

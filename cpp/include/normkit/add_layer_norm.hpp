@@ -11,6 +11,9 @@
 #ifndef NORMKIT_ADD_LAYER_NORM_HPP_
 #define NORMKIT_ADD_LAYER_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -34,6 +37,7 @@ struct AddLayerNormArgs {
   View rstd;
   bool unrounded = false;  // float16, bfloat16: normalize the sum in float; the one written is rounded
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddLayerNormArgs)
 };
 
 // dy, dsum, summed, dsummed: all axes, one dtype; dsum may be absent; dsummed may be dy, dsum or summed
@@ -53,6 +57,7 @@ struct AddLayerNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddLayerNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -91,5 +96,7 @@ inline Status add_layer_norm_backward_plan(const RowsShape& shape, const AddLaye
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_ADD_LAYER_NORM_HPP_

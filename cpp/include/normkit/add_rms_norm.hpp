@@ -11,6 +11,9 @@
 #ifndef NORMKIT_ADD_RMS_NORM_HPP_
 #define NORMKIT_ADD_RMS_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -34,6 +37,7 @@ struct AddRmsNormArgs {
   View rstd;
   bool unrounded = false;  // float16, bfloat16: normalize the sum in float; the one written is rounded
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddRmsNormArgs)
 };
 
 // dy, dsum, summed, dsummed: all axes, one dtype; dsum may be absent; dsummed may be dy, dsum or summed
@@ -53,6 +57,7 @@ struct AddRmsNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(AddRmsNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -91,5 +96,7 @@ inline Status add_rms_norm_backward_plan(const RowsShape& shape, const AddRmsNor
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_ADD_RMS_NORM_HPP_

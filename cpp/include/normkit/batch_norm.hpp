@@ -9,12 +9,19 @@
 #ifndef NORMKIT_BATCH_NORM_HPP_
 #define NORMKIT_BATCH_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
 
-struct BatchNormArgs : SetNormArgs {};
-struct BatchNormBackwardArgs : SetNormBackwardArgs {};
+struct BatchNormArgs : SetNormArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(BatchNormArgs)
+};
+struct BatchNormBackwardArgs : SetNormBackwardArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(BatchNormBackwardArgs)
+};
 
 NORMKIT_BEGIN_ENTRY_POINTS
 NORMKIT_DECLARE_OPERATION(batch_norm, ChannelsShape, BatchNormArgs)
@@ -51,5 +58,7 @@ inline Status batch_norm_backward_plan(const ChannelsShape& shape, const BatchNo
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_BATCH_NORM_HPP_

@@ -1,7 +1,8 @@
 /* C interface of the compiled library (link normkit::normkit). Arguments as in the C++ headers, whose
  * comments say what each operation computes and requires; strides are in elements, NULL means C-contiguous; a
- * view without data is absent. Work runs on the library's threads. Returns 0, or a normkit::Status that
- * normkit_status_message explains; then nothing was written. */
+ * view without data is absent. Work runs on the library's threads, a team for each thread that calls: a
+ * program with threads of its own sets their number to 1. A call needs 128 KiB of stack. Returns 0, or a
+ * normkit::Status that normkit_status_message explains; then nothing was written. */
 #ifndef NORMKIT_C_API_H_
 #define NORMKIT_C_API_H_
 

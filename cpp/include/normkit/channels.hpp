@@ -12,6 +12,7 @@ namespace normkit {
 struct ChannelsShape {
   int32_t rank = 0;
   const int64_t* size = nullptr;
+  NORMKIT_DEFAULT_CONSTRUCTOR(ChannelsShape)
 };
 
 }  // namespace normkit

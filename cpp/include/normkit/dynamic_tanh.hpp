@@ -11,6 +11,9 @@
 #ifndef NORMKIT_DYNAMIC_TANH_HPP_
 #define NORMKIT_DYNAMIC_TANH_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -23,6 +26,7 @@ struct MapShape {
   int32_t rank = 0;
   const int64_t* size = nullptr;
   int32_t axis = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(MapShape)
 };
 
 // x, y: all axes; y has x's dtype and may be x itself (same data, same strides), else must not overlap any
@@ -36,6 +40,7 @@ struct DynamicTanhArgs {
   ConstView weight;
   ConstView bias;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(DynamicTanhArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. dalpha: one number, or [C] where
@@ -52,6 +57,7 @@ struct DynamicTanhBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(DynamicTanhBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -89,5 +95,7 @@ inline Status dynamic_tanh_backward_plan(const MapShape& shape, const DynamicTan
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_DYNAMIC_TANH_HPP_

@@ -6,6 +6,9 @@
 #ifndef NORMKIT_EXECUTOR_HPP_
 #define NORMKIT_EXECUTOR_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +16,12 @@
 #include "normkit/types.hpp"
 
 namespace normkit {
+
+// The stack that a thread needs which calls an operation or runs its tasks: the deepest (the gradient of
+// adaptive_instance_norm in double) takes 114 KiB, most take 30 to 90. A call on a smaller stack overruns it;
+// nothing here looks. Only where OpenMP's workers have less (OMP_STACKSIZE), openmp_executor and the compiled
+// library keep the tasks to the calling thread.
+constexpr size_t kStackBytes = 128 * 1024;
 
 // Runs tasks begin .. end-1. Never throws.
 using TaskFunction = void (*)(void* argument, int64_t begin, int64_t end);
@@ -24,6 +33,7 @@ struct Executor {
   int (*concurrency)(void* context) = nullptr;
   // Calls task(argument, b, e) on ranges that cover 0 .. tasks-1 exactly once and returns when all are done.
   void (*parallel_for)(void* context, int64_t tasks, TaskFunction task, void* argument) = nullptr;
+  NORMKIT_DEFAULT_CONSTRUCTOR(Executor)
 };
 
 // What a plan's state is, for a backend with kernels of its own (cuda/cuda.hpp).
@@ -36,6 +46,7 @@ struct Plan {
     int64_t tasks = 0;
     int64_t task_bytes = 0;  // memory that one task touches, about: tells whether threads are worth waking
     void (*function)(const void* state, int64_t begin, int64_t end) = nullptr;
+    NORMKIT_DEFAULT_CONSTRUCTOR(Phase)
   };
 
   int32_t phase_count = 0;
@@ -43,9 +54,10 @@ struct Plan {
   DType elements = DType::kF32;  // of a kind that is not kOther: x's
   Phase phases[kMaxPhases];
   alignas(8) unsigned char state[4608];
+  NORMKIT_DEFAULT_CONSTRUCTOR(Plan)
 
   // Runs tasks begin .. end-1 of one phase on the calling thread.
-  void run(int phase, int64_t begin, int64_t end) const noexcept {
+  NORMKIT_INLINE void run(int phase, int64_t begin, int64_t end) const noexcept {
     if (begin < end) phases[phase].function(state, begin, end);
   }
 };
@@ -54,6 +66,7 @@ struct Plan {
 constexpr int64_t kParallelBytes = 256 * 1024;
 
 namespace executor_detail {
+NORMKIT_BEGIN_INLINE
 
 struct PhaseCall {
   const Plan* plan;
@@ -65,7 +78,10 @@ inline void run_phase_range(void* argument, int64_t begin, int64_t end) {
   call->plan->run(call->phase, begin, end);
 }
 
+NORMKIT_END_INLINE
 }  // namespace executor_detail
+
+NORMKIT_BEGIN_INLINE
 
 // Runs every phase of the plan; executor == nullptr means the calling thread.
 inline void execute(const Plan& plan, const Executor* executor = nullptr) noexcept {
@@ -82,8 +98,11 @@ inline void execute(const Plan& plan, const Executor* executor = nullptr) noexce
   }
 }
 
+NORMKIT_END_INLINE
+
 // What an operation uses when the caller names no executor: the calling thread for header-only use, OpenMP
-// with get_num_threads() threads for the compiled library.
+// with get_num_threads() threads for the compiled library. OpenMP starts as many for each thread that calls:
+// a program with threads of its own passes nullptr (the calling thread) or an executor of theirs.
 NORMKIT_BEGIN_ENTRY_POINTS
 #if defined(NORMKIT_COMPILED)
 NORMKIT_ENTRY const Executor* default_executor() noexcept;
@@ -110,12 +129,16 @@ NORMKIT_END_ENTRY_POINTS
   [[nodiscard]] NORMKIT_ENTRY size_t name##_workspace_bytes(const Shape& shape, const Args& args) noexcept; \
   [[nodiscard]] NORMKIT_ENTRY Status name##_plan(const Shape& shape, const Args& args, Workspace workspace, \
                                                  Plan* plan) noexcept;                                      \
+  NORMKIT_BEGIN_CALLS                                                                                       \
   [[nodiscard]] inline Status name(const Shape& shape, const Args& args, Workspace workspace = {},          \
                                    const Executor* executor = default_executor()) noexcept {                \
     Plan plan;                                                                                              \
     const Status status = name##_plan(shape, args, workspace, &plan);                                       \
     if (status == Status::kOk) execute(plan, executor);                                                     \
     return status;                                                                                          \
-  }
+  }                                                                                                         \
+  NORMKIT_END_CALLS
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_EXECUTOR_HPP_

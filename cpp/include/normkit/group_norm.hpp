@@ -10,15 +10,20 @@
 #ifndef NORMKIT_GROUP_NORM_HPP_
 #define NORMKIT_GROUP_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
 
 struct GroupNormArgs : SetNormArgs {
   int64_t groups = 1;  // divides C
+  NORMKIT_DEFAULT_CONSTRUCTOR(GroupNormArgs)
 };
 struct GroupNormBackwardArgs : SetNormBackwardArgs {
   int64_t groups = 1;
+  NORMKIT_DEFAULT_CONSTRUCTOR(GroupNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -60,5 +65,7 @@ inline Status group_norm_backward_plan(const ChannelsShape& shape, const GroupNo
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_GROUP_NORM_HPP_

@@ -9,12 +9,19 @@
 #ifndef NORMKIT_INSTANCE_NORM_HPP_
 #define NORMKIT_INSTANCE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
 
-struct InstanceNormArgs : SetNormArgs {};
-struct InstanceNormBackwardArgs : SetNormBackwardArgs {};
+struct InstanceNormArgs : SetNormArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(InstanceNormArgs)
+};
+struct InstanceNormBackwardArgs : SetNormBackwardArgs {
+  NORMKIT_DEFAULT_CONSTRUCTOR(InstanceNormBackwardArgs)
+};
 
 NORMKIT_BEGIN_ENTRY_POINTS
 NORMKIT_DECLARE_OPERATION(instance_norm, ChannelsShape, InstanceNormArgs)
@@ -53,5 +60,7 @@ inline Status instance_norm_backward_plan(const ChannelsShape& shape, const Inst
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_INSTANCE_NORM_HPP_

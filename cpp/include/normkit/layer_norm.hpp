@@ -9,6 +9,9 @@
 #ifndef NORMKIT_LAYER_NORM_HPP_
 #define NORMKIT_LAYER_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -27,6 +30,7 @@ struct LayerNormArgs {
   View mean;
   View rstd;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LayerNormArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both
@@ -43,6 +47,7 @@ struct LayerNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LayerNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -80,5 +85,7 @@ inline Status layer_norm_backward_plan(const RowsShape& shape, const LayerNormBa
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_LAYER_NORM_HPP_

@@ -10,6 +10,9 @@
 #ifndef NORMKIT_LOCAL_RESPONSE_NORM_HPP_
 #define NORMKIT_LOCAL_RESPONSE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
@@ -27,6 +30,7 @@ struct LocalResponseNormArgs {
   double beta = 0.75;
   double k = 1.0;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LocalResponseNormArgs)
 };
 
 // dy, x, dx: [N, C, space...], one dtype; dx may be dy or x itself.
@@ -38,6 +42,7 @@ struct LocalResponseNormBackwardArgs {
   double alpha = 1e-4;
   double beta = 0.75;
   double k = 1.0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(LocalResponseNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -78,5 +83,7 @@ inline Status local_response_norm_backward_plan(const ChannelsShape& shape,
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_LOCAL_RESPONSE_NORM_HPP_

@@ -11,6 +11,9 @@
 #ifndef NORMKIT_MOMENTS_HPP_
 #define NORMKIT_MOMENTS_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -33,6 +36,7 @@ struct MomentsArgs {
   int64_t before_ranks = 0;
   double* after = nullptr;
   int64_t after_ranks = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(MomentsArgs)
 };
 
 // mean, rstd: the kept axes, double or float.
@@ -40,6 +44,7 @@ struct GradSumsArgs : MomentsArgs {
   ConstView dy;
   ConstView mean;
   ConstView rstd;
+  NORMKIT_DEFAULT_CONSTRUCTOR(GradSumsArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -74,5 +79,7 @@ inline Status grad_sums_update_plan(const SetsShape& shape, const GradSumsArgs& 
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_MOMENTS_HPP_

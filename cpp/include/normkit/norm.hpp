@@ -8,15 +8,20 @@
 #ifndef NORMKIT_NORM_HPP_
 #define NORMKIT_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
 
 struct NormArgs : SetNormArgs {
   bool rms = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormArgs)
 };
 struct NormBackwardArgs : SetNormBackwardArgs {
   bool rms = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -53,5 +58,7 @@ inline Status norm_backward_plan(const SetsShape& shape, const NormBackwardArgs&
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_NORM_HPP_

@@ -7,6 +7,9 @@
 #ifndef NORMKIT_NORMALIZE_HPP_
 #define NORMKIT_NORMALIZE_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -18,6 +21,7 @@ struct NormalizeArgs {
   double p = 2.0;
   double eps = 1e-12;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormalizeArgs)
 };
 
 struct NormalizeBackwardArgs {
@@ -26,6 +30,7 @@ struct NormalizeBackwardArgs {
   View dx;  // may be dy or x itself
   double p = 2.0;
   double eps = 1e-12;
+  NORMKIT_DEFAULT_CONSTRUCTOR(NormalizeBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -75,5 +80,7 @@ inline Status normalize_backward_plan(const SetsShape& shape, const NormalizeBac
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_NORMALIZE_HPP_

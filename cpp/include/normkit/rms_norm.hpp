@@ -8,6 +8,9 @@
 #ifndef NORMKIT_RMS_NORM_HPP_
 #define NORMKIT_RMS_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/detail/config.hpp"
 #include "normkit/executor.hpp"
 #include "normkit/types.hpp"
@@ -26,6 +29,7 @@ struct RmsNormArgs {
   double weight_offset = 0.0;           // Gemma stores weight - 1; ignored without a weight
   View rstd;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(RmsNormArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. rstd: as the forward returned it, or absent, then
@@ -42,6 +46,7 @@ struct RmsNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(RmsNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -79,5 +84,7 @@ inline Status rms_norm_backward_plan(const RowsShape& shape, const RmsNormBackwa
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_RMS_NORM_HPP_

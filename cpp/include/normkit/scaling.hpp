@@ -6,6 +6,9 @@
 #ifndef NORMKIT_SCALING_HPP_
 #define NORMKIT_SCALING_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -15,10 +18,12 @@ struct MinMaxScaleArgs {
   ConstView x;
   View y;
   double low = 0.0, high = 1.0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(MinMaxScaleArgs)
 };
 struct ZScoreArgs {
   ConstView x;
   View y;
+  NORMKIT_DEFAULT_CONSTRUCTOR(ZScoreArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -64,5 +69,7 @@ inline Status z_score_plan(const SetsShape& shape, const ZScoreArgs& args, Works
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_SCALING_HPP_

@@ -22,6 +22,7 @@ struct SetsShape {
   // Blocks are cut from runs over the last so many normalized axes (BatchNorm: one sample's space); 0: from
   // the whole set.
   int32_t run_axes = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetsShape)
 };
 
 // x, y: all axes, one dtype; y may be x itself, else must not overlap any input.
@@ -29,8 +30,9 @@ struct SetsShape {
 // mean, rstd: outputs on the kept axes, double or float; may be absent.
 // given_mean with given_var or given_rstd: on the kept affine axes (the channels), any dtype: these are used
 // and nothing is computed from x. running_mean, running_var: the same axes, any dtype; running = (1 -
-// momentum) running + momentum new, the variance unbiased, what exceeds their type's range its largest
-// number; not with given statistics. Batch and instance norm only.
+// momentum) running + momentum new, the variance unbiased; a momentum of 0 leaves them alone, one of 1
+// replaces them, whatever the other side is; what exceeds their type's range becomes its largest number; not
+// with given statistics. Batch and instance norm only.
 struct SetNormArgs {
   ConstView x;
   View y;
@@ -46,6 +48,7 @@ struct SetNormArgs {
   View running_var;
   double momentum = 0.1;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetNormArgs)
 };
 
 // dy, x, dx: all axes, one dtype; dx may be dy or x itself. mean, rstd: as the forward returned them, or both
@@ -70,6 +73,7 @@ struct SetNormBackwardArgs {
   ConstView sum_dy;
   ConstView sum_dy_xhat;
   int64_t count = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SetNormBackwardArgs)
 };
 
 }  // namespace normkit

@@ -14,6 +14,9 @@
 #ifndef NORMKIT_SWITCHABLE_NORM_HPP_
 #define NORMKIT_SWITCHABLE_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/channels.hpp"
 
 namespace normkit {
@@ -33,6 +36,7 @@ struct SwitchableNormArgs {
   double momentum = 0.1;
   double eps = 1e-5;
   Activation activation = Activation::kNone;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SwitchableNormArgs)
 };
 
 // dx may be dy or x itself. dmean_weight, dvar_weight: [3], dweight, dbias: [C]; x's dtype, float or double.
@@ -53,6 +57,7 @@ struct SwitchableNormBackwardArgs {
   View dweight;
   View dbias;
   bool accumulate = false;
+  NORMKIT_DEFAULT_CONSTRUCTOR(SwitchableNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -92,5 +97,7 @@ inline Status switchable_norm_backward_plan(const ChannelsShape& shape,
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_SWITCHABLE_NORM_HPP_

@@ -5,6 +5,9 @@
 #ifndef NORMKIT_TYPES_HPP_
 #define NORMKIT_TYPES_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,17 +16,17 @@
 namespace normkit {
 
 // Result of every operation. On anything but kOk nothing was written; but kDeviceError may come between the
-// kernels of a call.
+// kernels of a call. Where a macro of another header takes the name (X11 has one), compare with 0.
 enum class Status : int32_t {
   kOk = 0,
   kNullPointer,        // a required array (x, y, dy, ...) is missing while the shape has elements
   kInvalidShape,       // a negative size or rank, or an element count that does not fit int64
   kTooManyAxes,        // more than kMaxAxes axes are left after merging, and no workspace is lent for them
   kInvalidDType,       // an element type that does not exist, or a combination that is not supported
-  kInvalidEps,         // eps (or weight_offset, alpha, beta, k) is NaN or not supported
+  kInvalidEps,         // eps is NaN or negative, or weight_offset, alpha, beta or k NaN or not supported
   kOverlap,            // an output overlaps itself, another output, or an input other than as the same view
   kMisaligned,         // a pointer is not a multiple of its element size
-  kMissingStatistics,  // only one of mean and rstd was given
+  kMissingStatistics,  // only one of mean and rstd was given, or running statistics with them
   kWorkspaceTooSmall,  // see the operation's *_workspace_bytes
   kInvalidActivation,  // an activation that does not exist
   kUnsupported,        // the operation has no kernels for this device
@@ -100,6 +103,7 @@ struct RowsShape {
   int32_t outer = 0;
   int32_t inner = 0;
   const int64_t* size = nullptr;  // outer + inner sizes
+  NORMKIT_DEFAULT_CONSTRUCTOR(RowsShape)
 };
 
 // A strided operand. `strides` are in elements, one for each axis on which the operand is defined (all of the
@@ -136,7 +140,10 @@ struct View {
 struct Workspace {
   void* data = nullptr;
   size_t bytes = 0;
+  NORMKIT_DEFAULT_CONSTRUCTOR(Workspace)
 };
+
+NORMKIT_BEGIN_INLINE
 
 // A sentence for people; never null.
 inline const char* status_message(Status status) noexcept {
@@ -152,13 +159,13 @@ inline const char* status_message(Status status) noexcept {
     case Status::kInvalidDType:
       return "unsupported element type or combination of element types";
     case Status::kInvalidEps:
-      return "eps (or weight_offset, alpha, beta, k) is NaN or not supported";
+      return "eps is NaN or negative, or weight_offset, alpha, beta or k is NaN or not supported";
     case Status::kOverlap:
       return "an output overlaps itself or partly overlaps another array";
     case Status::kMisaligned:
       return "a pointer is not aligned to its element size";
     case Status::kMissingStatistics:
-      return "mean and rstd must be given together";
+      return "mean and rstd must be given together, and running statistics without them";
     case Status::kWorkspaceTooSmall:
       return "the workspace is too small";
     case Status::kInvalidActivation:
@@ -171,6 +178,10 @@ inline const char* status_message(Status status) noexcept {
   return "unknown status";
 }
 
+NORMKIT_END_INLINE
+
 }  // namespace normkit
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_TYPES_HPP_

@@ -5,6 +5,9 @@
 #ifndef NORMKIT_WEIGHT_NORM_HPP_
 #define NORMKIT_WEIGHT_NORM_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/sets.hpp"
 
 namespace normkit {
@@ -14,6 +17,7 @@ struct WeightNormArgs {
   ConstView v;
   ConstView g;
   View w;
+  NORMKIT_DEFAULT_CONSTRUCTOR(WeightNormArgs)
 };
 
 // dv may be dw or v itself; dg: x's dtype, float or double; each may be absent.
@@ -24,6 +28,7 @@ struct WeightNormBackwardArgs {
   View dv;
   View dg;
   bool accumulate = false;  // into dg
+  NORMKIT_DEFAULT_CONSTRUCTOR(WeightNormBackwardArgs)
 };
 
 NORMKIT_BEGIN_ENTRY_POINTS
@@ -77,5 +82,7 @@ inline Status weight_norm_backward_plan(const SetsShape& shape, const WeightNorm
 NORMKIT_END_ENTRY_POINTS
 }  // namespace normkit
 #endif
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_WEIGHT_NORM_HPP_

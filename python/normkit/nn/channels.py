@@ -33,11 +33,11 @@ class _RunningNorm(Module):
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
-        self.affine = affine
-        self.track_running_stats = track_running_stats
+        self.affine = _ext._flag(affine, "affine")
+        self.track_running_stats = _ext._flag(track_running_stats, "track_running_stats")
         self.channel_axis = channel_axis
         self.weight: Any = np.ones(num_features, dtype) if affine else None
-        self.bias: Any = np.zeros(num_features, dtype) if affine and bias else None
+        self.bias: Any = np.zeros(num_features, dtype) if _ext._flag(bias, "bias") and affine else None
         wide = np.dtype(dtype) if np.dtype(dtype) == np.float64 else np.dtype(np.float32)
         self.running_mean: Any = np.zeros(num_features, wide) if track_running_stats else None
         self.running_var: Any = np.ones(num_features, wide) if track_running_stats else None
@@ -91,9 +91,9 @@ class _BatchNorm(_RunningNorm):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias, channel_axis, dtype)
-        if frozen and not track_running_stats:
+        self.frozen = _ext._flag(frozen, "frozen")
+        if self.frozen and not self.track_running_stats:
             raise ValueError("frozen is True; track_running_stats should be True as well")
-        self.frozen = frozen
 
     def _next_momentum(self) -> float:
         """momentum=None averages all batches: the k-th counts 1 / k."""
@@ -118,7 +118,7 @@ class _BatchNorm(_RunningNorm):
         if not self.training:
             return functional.batch_norm(x, *arguments, **keywords, out=out), None
         y, mean, rstd = functional.batch_norm(x, *arguments, **keywords, return_stats=True, out=out)
-        if updates:
+        if updates and 0 not in getattr(x, "shape", ()):  # an empty batch has left the statistics alone
             self.num_batches_tracked += 1
         return y, (mean, rstd)
 
@@ -178,8 +178,15 @@ class _InstanceNorm(_RunningNorm):
             {"momentum": self.momentum or 0.0, "eps": self.eps, "channel_axis": self.channel_axis},
         )
 
+    def _is_sample(self, x: Any) -> bool:
+        """Whether x is one sample, without an axis of samples."""
+        return hasattr(x, "shape") and len(x.shape) == min(self._ranks)
+
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         self._check_rank(x)
+        if self._is_sample(x):
+            y, saved = self._forward(x[None], None if out is None else out[None])
+            return (y[0] if out is None else out), saved
         arguments, keywords = self._arguments()
         if not self.training:
             return functional.instance_norm(x, *arguments, **keywords, out=out), None
@@ -187,6 +194,9 @@ class _InstanceNorm(_RunningNorm):
         return y, (mean, rstd)
 
     def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:
+        if self._is_sample(x):
+            dx, grads = self._backward(dy[None], x[None], saved)
+            return dx[0], grads
         arguments, keywords = self._arguments()
         mean, rstd = saved
         dx, dweight, dbias = functional.instance_norm_backward(
@@ -196,25 +206,25 @@ class _InstanceNorm(_RunningNorm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """InstanceNorm of (N, C, L); see :func:`normkit.functional.instance_norm`.
+    """InstanceNorm of (N, C, L), or of one sample (C, L); see :func:`normkit.functional.instance_norm`.
 
     Arguments, attributes and state as in ``torch.nn.InstanceNorm1d``; ``channel_axis=-1`` for channels-last
-    arrays; ``dtype`` is that of the NumPy parameters.
+    arrays (it counts an axis of samples, also where x has none); ``dtype`` is that of the NumPy parameters.
     """
 
-    _ranks = (3,)
+    _ranks = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """InstanceNorm of (N, C, H, W); see :class:`InstanceNorm1d`."""
+    """InstanceNorm of (N, C, H, W) or (C, H, W); see :class:`InstanceNorm1d`."""
 
-    _ranks = (4,)
+    _ranks = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """InstanceNorm of (N, C, D, H, W); see :class:`InstanceNorm1d`."""
+    """InstanceNorm of (N, C, D, H, W) or (C, D, H, W); see :class:`InstanceNorm1d`."""
 
-    _ranks = (5,)
+    _ranks = (4, 5)
 
 
 class GroupNorm(Module):
@@ -243,10 +253,10 @@ class GroupNorm(Module):
         self.num_groups = num_groups
         self.num_channels = num_channels
         self.eps = eps
-        self.affine = affine
+        self.affine = _ext._flag(affine, "affine")
         self.channel_axis = channel_axis
         self.weight: Any = np.ones(num_channels, dtype) if affine else None
-        self.bias: Any = np.zeros(num_channels, dtype) if affine and bias else None
+        self.bias: Any = np.zeros(num_channels, dtype) if _ext._flag(bias, "bias") and affine else None
 
     def _evaluate(self, x: Any, out: Any) -> Any:
         return functional.group_norm(

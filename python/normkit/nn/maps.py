@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
+from .. import _ext, functional
 from .module import Module
 from .rows import _shape
 
@@ -39,11 +39,12 @@ class DynamicTanh(Module):
                 f"normalized_shape is {self.normalized_shape}; it should be one size, that of the channels"
             )
         self.alpha_init_value = alpha_init_value
-        self.elementwise_affine = elementwise_affine
+        self.elementwise_affine = _ext._flag(elementwise_affine, "elementwise_affine")
+        with_bias = _ext._flag(bias, "bias") and elementwise_affine
         self.axis = axis
         self.alpha: Any = np.full(1, alpha_init_value, dtype)
         self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
-        self.bias: Any = np.zeros(self.normalized_shape, dtype) if elementwise_affine and bias else None
+        self.bias: Any = np.zeros(self.normalized_shape, dtype) if with_bias else None
 
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         return functional.dynamic_tanh(x, self.alpha, self.weight, self.bias, axis=self.axis, out=out), None

@@ -92,6 +92,15 @@ class Module:
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """The normalized ``x``; written to ``out`` if given (in train mode: not into x's own memory)."""
+        try:
+            return self._call(x, out)
+        except TypeError as error:
+            if not any(str(error).startswith(f"{name} has dtype ") for name in self._parameters):
+                raise
+            dtype = str(getattr(x, "dtype", "x's")).rpartition(".")[2]
+            raise TypeError(f"{error}; {type(self).__name__} makes such with dtype={dtype}") from None
+
+    def _call(self, x: Any, out: Any) -> Any:
         if not self.training:
             return self._evaluate(x, out)
         if out is not None and (out is x or _ext._may_share_memory(out, x)):
@@ -121,7 +130,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Module:
         """Switch train mode on (or off); returns the module."""
-        self.training = bool(mode)
+        self.training = _ext._flag(mode, "mode")
         if not self.training:
             self._saved = None
         return self

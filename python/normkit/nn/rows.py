@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
+from .. import _ext, functional
 from .module import Module
 
 
@@ -42,9 +42,10 @@ class LayerNorm(Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.axis = axis
-        self.elementwise_affine = elementwise_affine
+        self.elementwise_affine = _ext._flag(elementwise_affine, "elementwise_affine")
+        with_bias = _ext._flag(bias, "bias") and elementwise_affine
         self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
-        self.bias: Any = np.zeros(self.normalized_shape, dtype) if elementwise_affine and bias else None
+        self.bias: Any = np.zeros(self.normalized_shape, dtype) if with_bias else None
 
     def _evaluate(self, x: Any, out: Any) -> Any:
         return functional.layer_norm(
@@ -71,9 +72,11 @@ class RMSNorm(Module):
     """RMSNorm over the last axes; see :func:`normkit.functional.rms_norm`.
 
     Arguments, attributes and state as in ``torch.nn.RMSNorm``; ``dtype`` is that of the NumPy parameters.
+    With ``bias`` there is one to add. ``weight_offset`` is added to the weight (1.0 for models that store
+    weight - 1), which begins with 1 less it.
     """
 
-    _parameters = ("weight",)
+    _parameters = ("weight", "bias")
 
     def __init__(
         self,
@@ -81,29 +84,41 @@ class RMSNorm(Module):
         eps: float | None = None,
         elementwise_affine: bool = True,
         *,
+        bias: bool = False,
+        weight_offset: float = 0.0,
         axis: int | Sequence[int] | None = None,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
+        self.weight_offset = weight_offset
         self.axis = axis
-        self.elementwise_affine = elementwise_affine
-        self.weight: Any = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
+        self.elementwise_affine = _ext._flag(elementwise_affine, "elementwise_affine")
+        with_bias = _ext._flag(bias, "bias") and elementwise_affine
+        first = 1.0 - weight_offset
+        self.weight: Any = np.full(self.normalized_shape, first, dtype) if elementwise_affine else None
+        self.bias: Any = np.zeros(self.normalized_shape, dtype) if with_bias else None
+
+    def _keywords(self) -> dict[str, Any]:
+        return {"bias": self.bias, "weight_offset": self.weight_offset, "axis": self.axis}
 
     def _evaluate(self, x: Any, out: Any) -> Any:
-        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps, axis=self.axis, out=out)
+        return functional.rms_norm(
+            x, self.normalized_shape, self.weight, self.eps, **self._keywords(), out=out
+        )
 
     def _forward(self, x: Any, out: Any) -> tuple[Any, Any]:
         arguments = (x, self.normalized_shape, self.weight, self.eps)
-        y, rstd = functional.rms_norm(*arguments, axis=self.axis, return_stats=True, out=out)
+        y, rstd = functional.rms_norm(*arguments, **self._keywords(), return_stats=True, out=out)
         return y, rstd
 
     def _backward(self, dy: Any, x: Any, saved: Any) -> tuple[Any, dict[str, Any]]:
-        dx, dweight, _ = functional.rms_norm_backward(
-            dy, x, self.normalized_shape, self.weight, self.eps, axis=self.axis, rstd=saved
+        dx, dweight, dbias = functional.rms_norm_backward(
+            dy, x, self.normalized_shape, self.weight, self.eps, **self._keywords(), rstd=saved
         )
-        return dx, {"weight": dweight}
+        return dx, {"weight": dweight, "bias": dbias}
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        affine = f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
+        return f"{self.normalized_shape}, eps={self.eps}, {affine}, weight_offset={self.weight_offset}"

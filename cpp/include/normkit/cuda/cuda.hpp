@@ -13,6 +13,9 @@
 #ifndef NORMKIT_CUDA_CUDA_HPP_
 #define NORMKIT_CUDA_CUDA_HPP_
 
+#pragma push_macro("Status")  // X11 has one
+#undef Status
+
 #include "normkit/normkit.hpp"
 
 struct CUstream_st;
@@ -31,7 +34,7 @@ NORMKIT_EXPORT size_t workspace_bytes(const Plan& plan) noexcept;
 [[nodiscard]] NORMKIT_EXPORT Status execute(const Plan& plan, Workspace workspace, Stream stream) noexcept;
 
 // For plans that this backend runs: scratch is lent when they do.
-inline Workspace lent_later() noexcept {
+NORMKIT_INLINE Workspace lent_later() noexcept {
   return {reinterpret_cast<void*>(uintptr_t(64)), SIZE_MAX};
 }
 
@@ -49,6 +52,7 @@ inline Workspace lent_later() noexcept {
   }
 
 NORMKIT_BEGIN_ENTRY_POINTS
+NORMKIT_BEGIN_CALLS
 NORMKIT_DEFINE_CUDA_OPERATION(layer_norm, RowsShape, LayerNormArgs)
 NORMKIT_DEFINE_CUDA_OPERATION(layer_norm_backward, RowsShape, LayerNormBackwardArgs)
 NORMKIT_DEFINE_CUDA_OPERATION(rms_norm, RowsShape, RmsNormArgs)
@@ -65,11 +69,14 @@ NORMKIT_DEFINE_CUDA_OPERATION(group_norm, ChannelsShape, GroupNormArgs)
 NORMKIT_DEFINE_CUDA_OPERATION(group_norm_backward, ChannelsShape, GroupNormBackwardArgs)
 NORMKIT_DEFINE_CUDA_OPERATION(norm, SetsShape, NormArgs)
 NORMKIT_DEFINE_CUDA_OPERATION(norm_backward, SetsShape, NormBackwardArgs)
+NORMKIT_END_CALLS
 NORMKIT_END_ENTRY_POINTS
 
 #undef NORMKIT_DEFINE_CUDA_OPERATION
 
 }  // namespace cuda
 }  // namespace normkit
+
+#pragma pop_macro("Status")
 
 #endif  // NORMKIT_CUDA_CUDA_HPP_

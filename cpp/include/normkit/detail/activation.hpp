@@ -48,14 +48,14 @@ NORMKIT_INLINE Part silu_part(Part x) {
 }
 
 // sum of c[i] x^i in one chain: slower than polynomial(), and more exact where terms cancel.
-template <int kTerms, typename Part>
+template <size_t kTerms, typename Part>
 NORMKIT_INLINE Part chain(const double (&c)[kTerms], Part x) {
   Part sum = all<Part>(c[kTerms - 1]);
-  NORMKIT_UNROLL for (int i = kTerms - 2; i >= 0; --i) sum = sum * x + all<Part>(c[i]);
+  NORMKIT_UNROLL for (int i = int(kTerms) - 2; i >= 0; --i) sum = sum * x + all<Part>(c[i]);
   return sum;
 }
 
-// In float: x / (1 + 2^k (1 + p)), where (1 + 2^k) + 2^k p takes two roundings at most. `small` keeps 2^k in
+// In float: x / (1 + 2^k (1 + p)), where (1 + 2^k) + 2^k p takes two roundings at most. `kept_k` keeps 2^k in
 // range for x < -69, where the one beside it counts for nothing; what is left of it comes last.
 template <typename Part>
 NORMKIT_INLINE Part float_silu_part(Part x) {
@@ -67,9 +67,9 @@ NORMKIT_INLINE Part float_silu_part(Part x) {
   const Part k = to_integer(v * all<Part>(0x1.715476p0));
   const Part r = (v - k * all<Part>(kLogHigh)) - k * all<Part>(kLogLow);
   const Part p = r + r * r * chain(kTerms, r);
-  const Part small = at_most(k, 100.0), power = power_of_two(small);
+  const Part kept_k = at_most(k, 100.0), power = power_of_two(kept_k);
   const PartPair<Part> sum = {power + one, one - ((power + one) - power)};  // exact at every k
-  return kept / (sum.high + (power * p + sum.low)) * power_of_two(small - k);
+  return kept / (sum.high + (power * p + sum.low)) * power_of_two(kept_k - k);
 }
 
 template <bool kShort, typename Part>
@@ -131,8 +131,8 @@ NORMKIT_INLINE Part gelu_part(Part x) {
   const Part scaled = times_power<kShort>(negative ? kept * tail : tail, e.k);
   const Part result = negative ? scaled : x * (one - scaled);
   if constexpr (kShort) return result;
-  const Part half = all<Part>(0.5), near = half + x * polynomial(kNear, a * a);
-  return a < half ? x * near : result;
+  const Part half = all<Part>(0.5), close = half + x * polynomial(kNear, a * a);
+  return a < half ? x * close : result;
 }
 
 template <Activation kKind, bool kShort, typename Part>

@@ -33,7 +33,7 @@ NORMKIT_INLINE int vector_at(int v, int width) {
 template <typename C, int kSums>
 struct ColumnLanes {
   static constexpr int kPitch = kSums * kPanelLanes;
-  alignas(64) C lane[kLanes][kPitch];
+  alignas(64) C lane[size_t(kLanes)][size_t(kPitch)];
 
   // The totals of the columns, sum `which`.
   NORMKIT_NOINLINE void fold(int width, int which, C* to) const {

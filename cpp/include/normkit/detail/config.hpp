@@ -11,13 +11,18 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||             \
-    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
-    (defined(_M_FP_FAST) && _M_FP_FAST)
-#  error "normkit promises the same bits everywhere: compile it without -ffast-math (/fp:fast)"
-#endif
-#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
-#  error "normkit needs float arithmetic in float: on 32-bit x86 compile with -msse2 -mfpmath=sse"
+#include "normkit/detail/instruction_set.hpp"
+
+// Where the compiled library does the arithmetic, the includer's flags do not touch it.
+#if !defined(NORMKIT_COMPILED) || defined(__CUDACC__)
+#  if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||             \
+      defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
+      (defined(_M_FP_FAST) && _M_FP_FAST)
+#    error "normkit promises the same bits everywhere: compile it without -ffast-math (/fp:fast)"
+#  endif
+#  if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
+#    error "normkit needs float arithmetic in float: on 32-bit x86 compile with -msse2 -mfpmath=sse"
+#  endif
 #endif
 
 // Under nvcc every NORMKIT_INLINE function is one for host and device: formulas stand once for both.
@@ -54,9 +59,20 @@
 #  define NORMKIT_ROLL
 #endif
 
-#if defined(__clang__)
+#if defined(__clang__) && \
+    (defined(__x86_64__) || defined(__i386__) || defined(__powerpc__) || defined(__s390x__))
 #  define NORMKIT_STRICT_FP_BEGIN NORMKIT_PRAGMA(float_control(push)) NORMKIT_PRAGMA(clang fp contract(off))
 #  define NORMKIT_STRICT_FP_END NORMKIT_PRAGMA(float_control(pop))
+#elif defined(__clang__)
+// For other targets float_control came late or not at all, and is then ignored with a warning. Afterwards
+// what the command line says holds again.
+#  define NORMKIT_STRICT_FP_BEGIN NORMKIT_PRAGMA(clang fp contract(off))
+#  define NORMKIT_STRICT_FP_END NORMKIT_PRAGMA(STDC FP_CONTRACT DEFAULT)
+#elif defined(__GNUC__) && defined(__ARM_FEATURE_MVE)
+// Nor loops as MVE vectors, which flush subnormals.
+#  define NORMKIT_STRICT_FP_BEGIN \
+    NORMKIT_PRAGMA(GCC push_options) NORMKIT_PRAGMA(GCC optimize("fp-contract=off", "no-tree-vectorize"))
+#  define NORMKIT_STRICT_FP_END NORMKIT_PRAGMA(GCC pop_options)
 #elif defined(__GNUC__)
 #  define NORMKIT_STRICT_FP_BEGIN \
     NORMKIT_PRAGMA(GCC push_options) NORMKIT_PRAGMA(GCC optimize("fp-contract=off"))
@@ -66,38 +82,21 @@
 #  define NORMKIT_STRICT_FP_END __pragma(float_control(pop))
 #endif
 
-// The instruction set is the one that the translation unit is compiled for. Each has a namespace of its own,
-// so that units compiled for different ones may be linked into one program.
-#if defined(__CUDACC__)
-#  define NORMKIT_ISA device
-#  define NORMKIT_VECTOR_BYTES 0
-#elif defined(NORMKIT_FORCE_SCALAR)
-#  define NORMKIT_ISA scalar
-#  define NORMKIT_VECTOR_BYTES 0
-#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
-    defined(__F16C__)
-#  define NORMKIT_ISA avx512
-#  define NORMKIT_VECTOR_BYTES 64
-#elif defined(__AVX2__) && defined(__F16C__)
-#  define NORMKIT_ISA avx2
-#  define NORMKIT_VECTOR_BYTES 32
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-#  define NORMKIT_ISA neon
-#  define NORMKIT_VECTOR_BYTES 16
-#elif defined(__SSE2__)
-#  define NORMKIT_ISA baseline
-#  define NORMKIT_VECTOR_BYTES 16
-#elif defined(__GNUC__) || defined(__clang__)
-#  define NORMKIT_ISA baseline
-#  define NORMKIT_VECTOR_BYTES 16
+// What the compiled library defines inside its units never leaves it.
+#if defined(NORMKIT_LIBRARY_UNIT) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
+#  define NORMKIT_HIDDEN __attribute__((visibility("hidden")))
 #else
-#  define NORMKIT_ISA scalar
-#  define NORMKIT_VECTOR_BYTES 0
+#  define NORMKIT_HIDDEN
 #endif
 
-#define NORMKIT_BEGIN_NAMESPACE               \
-  NORMKIT_STRICT_FP_BEGIN namespace normkit { \
-    inline namespace NORMKIT_ISA {            \
+// For functions that are no kernels and that a program may compile for several instruction sets, as kernels
+// are.
+#define NORMKIT_BEGIN_INLINE inline namespace NORMKIT_ISA NORMKIT_HIDDEN {
+#define NORMKIT_END_INLINE }
+
+#define NORMKIT_BEGIN_NAMESPACE                   \
+  NORMKIT_STRICT_FP_BEGIN namespace normkit {     \
+    inline namespace NORMKIT_ISA NORMKIT_HIDDEN { \
     namespace detail {
 #define NORMKIT_END_NAMESPACE \
   }                           \
@@ -107,7 +106,8 @@
 
 // Entry points are inline functions of the includer's ISA, or, where NORMKIT_COMPILED is defined (the CMake
 // target normkit::normkit does), functions of the compiled library, which picks the ISA at run time. The two
-// never share a name, so one program may use both.
+// never share a name, so one program may use both. What is inline beside the library's functions is the
+// includer's ISA again: NORMKIT_BEGIN_CALLS.
 #if defined(__GNUC__) || defined(__clang__)
 #  define NORMKIT_EXPORT __attribute__((visibility("default")))
 #else
@@ -116,10 +116,23 @@
 #if defined(NORMKIT_COMPILED)
 #  define NORMKIT_ENTRY NORMKIT_EXPORT
 #  define NORMKIT_BEGIN_ENTRY_POINTS inline namespace compiled {
+#  define NORMKIT_BEGIN_CALLS inline namespace NORMKIT_JOIN2(from_, NORMKIT_ISA) NORMKIT_HIDDEN {
+#  define NORMKIT_END_CALLS }
 #else
 #  define NORMKIT_ENTRY inline
-#  define NORMKIT_BEGIN_ENTRY_POINTS inline namespace NORMKIT_ISA {
+#  define NORMKIT_BEGIN_ENTRY_POINTS NORMKIT_BEGIN_INLINE
+#  define NORMKIT_BEGIN_CALLS
+#  define NORMKIT_END_CALLS
 #endif
 #define NORMKIT_END_ENTRY_POINTS }
+
+// An argument struct is one type in all units, so its default constructor is one function, which must not be
+// left to the linker: without optimization compilers call it. C++20 counts a struct with such a line as no
+// aggregate, so there it stays a function.
+#if __cplusplus < 202002L && !defined(__CUDACC__)
+#  define NORMKIT_DEFAULT_CONSTRUCTOR(Struct) NORMKIT_INLINE Struct() noexcept = default;
+#else
+#  define NORMKIT_DEFAULT_CONSTRUCTOR(Struct)
+#endif
 
 #endif  // NORMKIT_DETAIL_CONFIG_HPP_

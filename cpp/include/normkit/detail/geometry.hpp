@@ -141,13 +141,18 @@ struct Extent {
   }
 };
 
+// Never negative where addresses have 32 bits, so that an array may lie across their middle.
+inline int64_t address_of(const void* p) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p));
+}
+
 // Integers 0 <= v_k < size_k with low <= sum of step_k v_k <= high: does a solution exist? Exact within a
 // budget of search steps, "yes" beyond it. For nested axes each level has one or two candidates.
 class OverlapSearch {
  public:
   // The elements of `a` less those of `b`, in bytes.
   inline OverlapSearch(const Operand& a, const Operand& b) : low_(1 - a.bytes()), high_(b.bytes() - 1) {
-    const int64_t distance = reinterpret_cast<intptr_t>(a.data) - reinterpret_cast<intptr_t>(b.data);
+    const int64_t distance = address_of(a.data) - address_of(b.data);
     low_ -= distance;
     high_ -= distance;
     add(a.outer, a.bytes());
@@ -214,7 +219,7 @@ inline bool overlap(const Operand& a, const Operand& b) {
   Extent ea, eb;
   (void)ea.of(a);
   (void)eb.of(b);
-  const intptr_t pa = reinterpret_cast<intptr_t>(a.data), pb = reinterpret_cast<intptr_t>(b.data);
+  const int64_t pa = address_of(a.data), pb = address_of(b.data);
   if (pa + ea.end <= pb + eb.first || pb + eb.end <= pa + ea.first) return false;
   return OverlapSearch(a, b).found();
 }

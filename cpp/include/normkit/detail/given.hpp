@@ -42,16 +42,27 @@ struct GivenShape {
   }
 };
 
-// Numbers of sets r .. r+count-1, which are next to each other: mean, weight, ... as C.
+// Numbers of sets r .. r+count-1, next to each other: mean, weight, ... as C.
 template <typename C>
-NORMKIT_INLINE void read_sets(const Operand& operand, int64_t r, int count, double missing, C* to) {
-  if (operand && operand.dtype == DTypeOf<C>::value && operand.outer.last_stride() == 1 &&
-      operand.outer.count == 1) {
-    memcpy(to, operand.row<const C>(r), static_cast<size_t>(count) * sizeof(C));
+NORMKIT_NOINLINE void read_sets(const Operand& operand, int64_t r, int count, double missing, C* to) {
+  if (!operand) {
+    for (int c = 0; c < count; ++c) to[c] = static_cast<C>(missing);
     return;
   }
-  for (int c = 0; c < count; ++c)
-    to[c] = static_cast<C>(operand ? read_number(operand, operand.outer.offset(r + c)) : missing);
+  walk(operand.outer, r, count, [&](int64_t at, int64_t stride, int64_t first, int64_t length) {
+    if (stride == 1 && operand.dtype == DTypeOf<C>::value) {
+      memcpy(to + first, reinterpret_cast<const C*>(operand.data) + at,
+             static_cast<size_t>(length) * sizeof(C));
+      return;
+    }
+    int64_t c = 0;
+    if constexpr (sizeof(C) == sizeof(double)) {
+      const float* from = reinterpret_cast<const float*>(operand.data) + at;
+      if (stride == 1 && operand.dtype == DType::kF32)
+        for (; c + kVecLanes <= length; c += kVecLanes) widen16(from + c).store(to + first + c);
+    }
+    for (; c < length; ++c) to[first + c] = static_cast<C>(read_number(operand, at + c * stride));
+  });
 }
 
 // What the sets of a panel are applied with.
@@ -69,7 +80,7 @@ struct GivenPanel {
     for (int c = 0; c < count; c += kVecLanes) {
       const Vec16<double> one = Vec16<double>::splat(1.0), eps = Vec16<double>::splat(p.eps);
       if (p.given_variance) (one / square_root(Vec16<double>::load(second + c) + eps)).store(second + c);
-      round(c);
+      round_sets(c);
     }
     any_wide = false;
     for (int c = 0; c < count; ++c)
@@ -90,7 +101,7 @@ struct GivenPanel {
 
  private:
   // As row_from does.
-  NORMKIT_INLINE void round(int c) {
+  NORMKIT_INLINE void round_sets(int c) {
     const Vec16<double> m = Vec16<double>::load(mean + c), s = Vec16<double>::load(second + c);
     if constexpr (sizeof(C) == sizeof(float)) {
       const Vec16<float> rounded = narrow16(m);
@@ -133,11 +144,12 @@ NORMKIT_NOINLINE void apply_given(const GivenShape& shape, const T* from, const 
 template <typename T>
 NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* to, const Axes& to_axes,
                                        int64_t begin, int64_t end, int width, const GivenPanel<Compute<T>>& s,
-                                       Activation activation) {
+                                       bool centred, Activation activation) {
   using C = Compute<T>;
   alignas(64) C weight[kVecLanes], bias[kVecLanes];
   for (int c = 0; c < width; ++c) {
-    const Row<C> row = row_from({s.mean[c], 0.0, 0.0, s.second[c], 1.0, 1.0}, C());
+    Row<C> row = row_from({s.mean[c], 0.0, 0.0, s.second[c], 1.0, 1.0}, C());
+    if (!centred) row = {{C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, row.wide.scale}, row.is_wide, 1.0, 0.0};
     Vec16<C>::splat(s.weight[c]).store(weight);
     Vec16<C>::splat(s.bias[c]).store(bias);
     for (int64_t i = begin; i < end; ++i) {
@@ -148,12 +160,15 @@ NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* 
   }
 }
 
-// One task: a piece of a panel.
+// y from x, or dx from dy, which has no mean and no bias. One task is a piece of a panel.
 template <typename T>
-NORMKIT_NOINLINE void forward_given(const RowsForward& p, int64_t first_task, int64_t last_task) {
-  const GivenShape shape(p, p.x, p.y);
+NORMKIT_NOINLINE void apply_given_tasks(const RowsProblem& p, const Operand& from, const Operand& to,
+                                        bool centred, const Operand& bias, Activation activation,
+                                        int64_t first_task, int64_t last_task) {
+  using C = Compute<T>;
+  const GivenShape shape(p, from, to);
   const int64_t panels = shape.panels();
-  GivenPanel<Compute<T>> s;
+  GivenPanel<C> s;
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t first = task % panels * kGivenSets, o = task / panels % shape.outer;
     const int64_t r = o * shape.sets + first, begin = task / panels / shape.outer * kGivenPositions;
@@ -161,22 +176,34 @@ NORMKIT_NOINLINE void forward_given(const RowsForward& p, int64_t first_task, in
     const int width = shape.width(first);
     s.set_statistics(p, r, width);
     read_sets(p.weight, r, width, kMissingWeight, s.weight);
-    read_sets(p.bias, r, width, kMissingBias, s.bias);
-    const T* x = p.x.template row<const T>(r);
-    T* y = p.y.template row<T>(r);
+    read_sets(bias, r, width, kMissingBias, s.bias);
+    const T* x = from.template row<const T>(r);
+    T* y = to.template row<T>(r);
     if (!NORMKIT_LIKELY(!s.any_wide)) {
-      apply_given_wide(x, p.x.inner, y, p.y.inner, begin, end, width, s, p.activation);
+      apply_given_wide(x, from.inner, y, to.inner, begin, end, width, s, centred, activation);
       continue;
     }
+    if (!centred) {
+      memset(s.hi, 0, sizeof(s.hi));
+      memset(s.lo, 0, sizeof(s.lo));
+    }
     s.repeat(width, shape.repeats);
-    apply_given(shape, x, p.x.inner, y, p.y.inner, begin, end, width, s, p.activation);
+    apply_given(shape, x, from.inner, y, to.inner, begin, end, width, s, activation);
   }
 }
 
 template <typename T>
 void forward_given_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
-  forward_given<T>(*static_cast<const RowsForward*>(state), begin, end);
+  const RowsForward& p = *static_cast<const RowsForward*>(state);
+  apply_given_tasks<T>(p, p.x, p.y, true, p.bias, p.activation, begin, end);
+}
+
+template <typename T>
+void dx_given_phase(const void* state, int64_t begin, int64_t end) {
+  const FloatEnvironment environment;
+  const RowsBackward& p = *static_cast<const RowsBackward*>(state);
+  apply_given_tasks<T>(p, p.dy, p.dx, false, {}, Activation::kNone, begin, end);
 }
 
 // ---- gradients ----
@@ -239,19 +266,18 @@ NORMKIT_NOINLINE void backward_each_set(const RowsBackward& p, int64_t first, in
   for (int64_t r = first; r < last; ++r) backward_set(p, r, weight, one, buffers);
 }
 
-// One task: a panel; sets are a block at most and have the sums of one sample, or none.
+// dx and the sums of one sample. One task is a panel, whose sets are a block at most.
 template <typename T>
 NORMKIT_NOINLINE void backward_given(const RowsBackward& p, int64_t first_task, int64_t last_task) {
   using C = Compute<T>;
   using Vec = Vec16<C>;
-  const GivenShape shape(p, p.dx ? p.dy : p.x, p.dx ? p.dx : p.dy);
-  const bool wants_sums = p.dweight || p.dbias;
+  const GivenShape shape(p, p.dy, p.x);
   GivenPanel<C> s;
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t first = task % shape.panels() * kGivenSets, r = task / shape.panels() * shape.sets + first;
     const int width = shape.width(first);
     s.set_statistics(p, r, width);
-    read_sets(p.weight, r, width, 1.0, s.weight);
+    read_sets(p.weight, r, width, kMissingWeight, s.weight);
     for (int c = 0; c < width; c += kVecLanes) {
       const int lanes = width - c < kVecLanes ? width - c : kVecLanes;
       const T *dy = p.dy.template row<const T>(r + c), *x = p.x.template row<const T>(r + c);
@@ -265,14 +291,14 @@ NORMKIT_NOINLINE void backward_given(const RowsBackward& p, int64_t first_task, 
                              Vec::load(s.lo + c),
                              Vec::load(s.rstd + c)};
       Sums sums[kVecLanes];
-      if (!NORMKIT_LIKELY(!s.any_wide && (!wants_sums || given_sums(v, sums)))) {
+      if (!NORMKIT_LIKELY(!s.any_wide && given_sums(v, sums))) {
         backward_each_set<T>(p, r + c, r + c + lanes);
         continue;
       }
-      for (int k = 0; wants_sums && k < lanes; ++k) write_channel(p, r + c + k, sums[k]);
+      for (int k = 0; k < lanes; ++k) write_channel(p, r + c + k, sums[k]);
       if (!p.dx) continue;
       T* dx = p.dx.template row<T>(r + c);
-      const Vec zero = Vec::zero(), no_bias = Vec::splat(C(-0.0)), weight = Vec::load(s.weight + c);
+      const Vec zero = Vec::zero(), no_bias = Vec::splat(C(kMissingBias)), weight = Vec::load(s.weight + c);
       for (int64_t i = 0; i < shape.positions; ++i) {
         const T* from = dy + p.dy.inner.offset(i);
         T* to = dx + p.dx.inner.offset(i);
@@ -293,10 +319,11 @@ void backward_given_phase(const void* state, int64_t begin, int64_t end) {
   backward_given<T>(*static_cast<const RowsBackward*>(state), begin, end);
 }
 
-// Whether x, dy and dx lie so, and the sums are those of one block.
-inline bool suits_given(const RowsBackward& p, const GivenShape& shape) {
-  return shape.suits() && p.segments == 1 && Blocks(p).only_one() && p.x.outer.last_run() == shape.sets &&
-         p.dy.outer.last_run() == shape.sets && (p.samples == 1 || (!p.dweight && !p.dbias));
+// Whether dy and x, and dx, lie so, and the sums are those of one sample and one block.
+inline bool suits_backward_given(const RowsBackward& p) {
+  const GivenShape shape(p, p.dy, p.x);
+  return shape.suits() && p.segments == 1 && p.samples == 1 && Blocks(p).only_one() &&
+         (!p.dx || p.dx.outer.last_run() == shape.sets);
 }
 
 NORMKIT_END_NAMESPACE

@@ -98,7 +98,7 @@ NORMKIT_INLINE void tile_tree(const TileRows<T>& tile, int i, Vec16<Compute<T>>*
       dbias[v] = dy;
     }
   } else {
-    Vec more_dweight[kVecs], more_dbias[kVecs];
+    Vec more_dweight[size_t(kVecs)], more_dbias[size_t(kVecs)];
     tile_tree<kFirst, kCount / 2, kVecs>(tile, i, dweight, dbias);
     tile_tree<kFirst + kCount / 2, kCount / 2, kVecs>(tile, i, more_dweight, more_dbias);
     NORMKIT_UNROLL for (int v = 0; v < kVecs; ++v) {
@@ -111,7 +111,7 @@ NORMKIT_INLINE void tile_tree(const TileRows<T>& tile, int i, Vec16<Compute<T>>*
 template <int kVecs, typename T>
 NORMKIT_INLINE void add_vectors(const TileRows<T>& tile, int i, Compute<T>* dweight, Compute<T>* dbias) {
   using Vec = Vec16<Compute<T>>;
-  Vec dw[kVecs], db[kVecs];
+  Vec dw[size_t(kVecs)], db[size_t(kVecs)];
   tile_tree<0, kTileRows, kVecs>(tile, i, dw, db);
   NORMKIT_UNROLL for (int v = 0; v < kVecs; ++v) {
     const int j = i + v * kVecLanes;

@@ -1,10 +1,12 @@
-// The only file with intrinsics: square root, half-precision conversion, streaming stores, the control word.
+// The only file with intrinsics, but for float_environment.hpp: square root, half-precision conversion,
+// streaming stores.
 //
 // Each has a portable twin with the same bits.
 #ifndef NORMKIT_DETAIL_INTRINSICS_HPP_
 #define NORMKIT_DETAIL_INTRINSICS_HPP_
 
 #include "normkit/detail/config.hpp"
+#include "normkit/detail/float_environment.hpp"
 #include "normkit/detail/simd.hpp"
 
 #if defined(__CUDACC__)
@@ -12,7 +14,7 @@
 #elif defined(__SSE2__) || defined(_M_X64)
 #  include <immintrin.h>
 #  define NORMKIT_X86 1
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(__ARM_NEON)
 #  include <arm_neon.h>
 #  define NORMKIT_AARCH64 1
 #else
@@ -309,7 +311,11 @@ NORMKIT_INLINE void load_bf16_by_parity(const uint16_t* p, Vec16<float>& even, V
   NORMKIT_UNROLL for (int i = 0; i < Vec16<float>::kParts; ++i) {
     PartU32 words;
     memcpy(&words, p + i * 2 * PartOf<float>::kLanes, sizeof(words));
-    const PartU32 first = words << 16, second = words & 0xFFFF0000u;  // little-endian
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    const PartU32 first = words & 0xFFFF0000u, second = words << 16;
+#else
+    const PartU32 first = words << 16, second = words & 0xFFFF0000u;
+#endif
     memcpy(&even.part[i], &first, sizeof(first));
     memcpy(&odd.part[i], &second, sizeof(second));
   }
@@ -476,31 +482,6 @@ NORMKIT_INLINE void finish_streaming() {
   _mm_sfence();
 #endif
 }
-
-// While it lives, this thread rounds to nearest and keeps subnormals; then the caller's control word is back,
-// flags included.
-class FloatEnvironment {
- public:
-#if defined(NORMKIT_X86)
-  NORMKIT_INLINE FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  NORMKIT_INLINE ~FloatEnvironment() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(NORMKIT_AARCH64)
-  NORMKIT_INLINE FloatEnvironment() {
-    const uint64_t plain = 0;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
-    __asm__ volatile("msr fpcr, %0" : : "r"(plain) : "memory");
-  }
-  NORMKIT_INLINE ~FloatEnvironment() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_) : "memory"); }
-
- private:
-  uint64_t saved_;
-#else
-  NORMKIT_INLINE FloatEnvironment() {}
-#endif
-};
 
 NORMKIT_END_NAMESPACE
 

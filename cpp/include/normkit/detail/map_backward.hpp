@@ -168,7 +168,7 @@ NORMKIT_NOINLINE void map_backward_columns(const MapBackward& p, int64_t begin, 
 // Chains of kPanels neighbouring panels side by side, since each addition waits for the one before.
 template <int kPanels>
 NORMKIT_INLINE void chain_panels(const double* terms, int count, double* sums) {
-  double sum[kPanels];
+  double sum[size_t(kPanels)];
   NORMKIT_UNROLL for (int q = 0; q < kPanels; ++q) sum[q] = 0.0;
   for (int i = 0; i < count; ++i)
     NORMKIT_UNROLL for (int q = 0; q < kPanels; ++q) sum[q] = sum[q] + terms[q * kPanelRows + i];

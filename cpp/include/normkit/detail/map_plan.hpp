@@ -141,12 +141,16 @@ inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& arg
 // ---- backward ----
 
 // Columns where channels lie side by side or have few elements, runs elsewhere; groups as small as the
-// scratch allows. Returns the scratch; `shared`: there is a sum over all channels.
-inline int64_t choose_map_groups(MapBackward& p, const MapAxes& axes, const int64_t* x_strides,
-                                 DType elements, bool shared, Workspace lent) {
-  p.channels = axes.channels();
+// scratch allows. Returns the scratch. Channels without elements count only where each has a gradient.
+inline int64_t choose_map_groups(MapBackward& p, const MapAxes& axes, const DynamicTanhBackwardArgs& args,
+                                 Workspace lent) {
+  const bool shared = args.dalpha.data != nullptr && !args.alpha_per_channel;  // a sum over all channels
+  const bool per_channel =
+      args.alpha_per_channel || args.dweight.data != nullptr || args.dbias.data != nullptr;
+  p.channels = axes.elements() > 0 || per_channel ? axes.channels() : 0;
   p.count = axes.count();
-  p.columns = p.count < kVecLanes || (p.channels >= kVecLanes && axes.channels_are_neighbours(x_strides));
+  p.columns =
+      p.count < kVecLanes || (p.channels >= kVecLanes && axes.channels_are_neighbours(args.x.strides));
   p.together_rank = 6;
   static_assert(kColumnTask == 1 << 6 && kDirectStrip == 1 << 7, "whole subtrees of channels");
   const auto totals = [&] {
@@ -159,7 +163,7 @@ inline int64_t choose_map_groups(MapBackward& p, const MapAxes& axes, const int6
   };
   cut(kMapStrip);
   const int64_t panels = divide_up(p.count, kPanelRows);
-  const int64_t limit = scratch_limit(2 * axes.elements() * size_of(elements), lent) - totals();
+  const int64_t limit = scratch_limit(2 * axes.elements() * size_of(args.x.dtype), lent) - totals();
   int64_t lines = 1;
   for (int64_t levels = 1;; p.group_panels *= 2, ++levels) {
     p.groups = divide_up(panels, p.group_panels);
@@ -188,9 +192,7 @@ inline size_t map_backward_workspace_bytes(const MapShape& shape, const DynamicT
   if (check.status() != Status::kOk || !is_dtype(args.x.dtype)) return 0;
   const size_t axes_bytes = more_axes_bytes(shape);
   if (!wants_sums(args)) return axes_bytes;
-  const bool shared = args.dalpha.data != nullptr && !args.alpha_per_channel;
-  return static_cast<size_t>(choose_map_groups(p, axes, args.x.strides, args.x.dtype, shared, {})) + 64 +
-         axes_bytes;
+  return static_cast<size_t>(choose_map_groups(p, axes, args, {})) + 64 + axes_bytes;
 }
 
 inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackwardArgs& args,
@@ -200,8 +202,7 @@ inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackward
   MapAxes axes(shape, check);
   if (check.status() != Status::kOk) return check.status();
   if (!is_dtype(args.x.dtype)) return Status::kInvalidDType;
-  const bool shared = args.dalpha.data != nullptr && !args.alpha_per_channel;
-  const int64_t needed = choose_map_groups(p, axes, args.x.strides, args.x.dtype, shared, workspace);
+  const int64_t needed = choose_map_groups(p, axes, args, workspace);
   axes.order_by_channel(p.columns);
   p.alpha_per_channel = args.alpha_per_channel;
   p.accumulate = args.accumulate;

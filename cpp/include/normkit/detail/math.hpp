@@ -24,13 +24,13 @@ NORMKIT_BEGIN_NAMESPACE
 // two's complement.
 struct DoubleFormat {
   using Scalar = double;
-  static constexpr Scalar kRounder = 0x1.8p52;
+  static constexpr double kRounder = 0x1.8p52;
   static constexpr int kMantissaBits = 52;
   static constexpr uint64_t kExponentBias = 1023;
 };
 struct FloatFormat {
   using Scalar = float;
-  static constexpr Scalar kRounder = 0x1.8p23f;
+  static constexpr double kRounder = 0x1.8p23;
   static constexpr int kMantissaBits = 23;
   static constexpr uint32_t kExponentBias = 127;
 };
@@ -102,10 +102,10 @@ NORMKIT_INLINE Part unless_nan(Part x, Part v) {
 }
 
 // sum of c[i] x^i: even and odd powers in two chains, which run side by side.
-template <int kTerms, typename Part>
+template <size_t kTerms, typename Part>
 NORMKIT_INLINE Part polynomial(const double (&c)[kTerms], Part x) {
   const Part square = x * x;
-  constexpr int kTop = kTerms - 1;
+  constexpr int kTop = int(kTerms) - 1;
   Part first = all<Part>(c[kTop]), second = all<Part>(c[kTop - 1]);
   NORMKIT_UNROLL for (int i = kTop - 2; i >= 0; i -= 2) first = first * square + all<Part>(c[i]);
   NORMKIT_UNROLL for (int i = kTop - 3; i >= 0; i -= 2) second = second * square + all<Part>(c[i]);
@@ -369,11 +369,11 @@ NORMKIT_INLINE Part erf_part(Part x) {
   const Part one = all<Part>(1.0);
   const Part a = at_most(magnitude(x), 6.0);
   const Part square = a * a;
-  const Part near = a + a * polynomial(kNear, at_most(square, 1.0));
+  const Part close = a + a * polynomial(kNear, at_most(square, 1.0));
   const Part t = (a - all<Part>(2.5)) / (a + all<Part>(2.5));
   const ExpParts<Part> e = exp_parts<kShort>(-square, Part{});
   const Part tail = (one + e.high) * power_of_two(e.k) * polynomial(kFar, t);
-  return unless_nan(x, with_sign(a < one ? near : one - tail, x));
+  return unless_nan(x, with_sign(a < one ? close : one - tail, x));
 }
 
 // ---- 16 at a time, and one ----

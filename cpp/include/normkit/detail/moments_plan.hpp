@@ -85,7 +85,8 @@ inline Status finish_update(const MomentsArgs& args, int64_t doubles, MomentsUpd
   u.after = args.after;
   u.before_step = args.before_ranks * doubles;
   u.after_step = args.after_ranks * doubles;
-  plan->phase_count = 1;
+  // Sets without elements leave trees without levels: however many there are, nothing is to be done.
+  plan->phase_count = filled == 0 ? 0 : 1;
   plan->phases[0] = {u.rows.rows, 2 * u.rows.n * size_of(args.x.dtype), phase};
   set_state(plan, u);
   return Status::kOk;

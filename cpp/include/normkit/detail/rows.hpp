@@ -219,7 +219,7 @@ NORMKIT_NOINLINE void stream_block(const T* from, T* y, int n) {
   int i = before_line(y, n);
   memcpy(y, from, static_cast<size_t>(i) * sizeof(T));
   for (; i + kLine <= n; i += kLine) {
-    alignas(64) T line[kLine];
+    alignas(64) T line[size_t(kLine)];
     memcpy(line, from + i, sizeof(line));
     stream_64_bytes(y + i, line);
   }

@@ -368,6 +368,11 @@ NORMKIT_INLINE void write_channel(const RowsBackward& p, int64_t channel, Sums s
   write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
 }
 
+// The weight of element i of set r.
+NORMKIT_INLINE double weight_of(const RowsBackward& p, int64_t r, int64_t i) {
+  return p.weight ? read_number(p.weight, p.weight.outer.offset(r) + p.weight.inner.offset(i)) : 1.0;
+}
+
 // The sums of a channel of a sample, `index` counting both. Those of an only sample are the gradients.
 NORMKIT_INLINE void keep_sums(const RowsBackward& p, int64_t index, Sums sums) {
   if (p.channel_sums)
@@ -376,18 +381,38 @@ NORMKIT_INLINE void keep_sums(const RowsBackward& p, int64_t index, Sums sums) {
     write_channel(p, index, sums);
 }
 
+// grad_sums of one element, of weight 1: it is lane 0.
+template <typename T>
+NORMKIT_INLINE Sums element_sums(const T* dy, const T* x, const Row<Compute<T>>& row, bool& overflows) {
+  using C = Compute<T>;
+  if (NORMKIT_LIKELY(!row.is_wide)) {
+    const C g = read<C>(dy);
+    const C product = g * normalized(read<C>(x), row.scale.hi, row.scale.lo, row.scale.rstd);
+    const Sums sums{static_cast<double>(C(0) + g), static_cast<double>(C(0) + product)};
+    if (sizeof(C) == sizeof(double) || NORMKIT_LIKELY(is_finite(sums.first) && is_finite(sums.second)))
+      return sums;
+    overflows = true;
+  }
+  const double g = read<double>(dy);
+  return {0.0 + g, 0.0 + g * wide_normalized(read<double>(x), row.wide)};
+}
+
 // The sums of segment s of set r, whose rows these are.
 template <typename T>
 NORMKIT_INLINE Sums segment_sums(const RowsBackward& p, int64_t r, int64_t s, const T* dy_row, const T* x_row,
                                  const Row<Compute<T>>& row, ParameterReader<Compute<T>>& one,
                                  BackwardBuffers<T>& buffers, bool& overflows) {
   const int64_t segment = p.n / p.segments;
+  if (segment == 1)
+    return element_sums(dy_row + p.dy.inner.offset(s), x_row + p.x.inner.offset(s), row, overflows);
   MergeTree<Sums> tree;
   for (Blocks b(segment, p.segment_run, longest_block(p.segment_run)); b.more(); b.next()) {
     const int64_t at = s * segment + b.begin;
     const T* x = block_of(p.x, x_row, at, b.length, buffers.x);
     const T* dy = block_of(p.dy, dy_row, at, b.length, buffers.dy);
-    tree.push(grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows, p.fetch));
+    const Sums sums = grad_sums(dy, x, b.length, row, one.block(r, at, b.length), overflows, p.fetch);
+    if (b.only_one()) return sums;
+    tree.push(sums);
   }
   return tree.finish();
 }
@@ -406,7 +431,7 @@ NORMKIT_NOINLINE Sums backward_set(const RowsBackward& p, int64_t r, ParameterRe
   bool overflows = false;
   if (p.sum_dy) row.count = static_cast<double>(p.whole);
   for (int64_t s = 0; s < p.segments; ++s) {
-    const double w = static_cast<double>(*weight.block(r, s * segment, 1).data);
+    const double w = weight_of(p, r, s * segment);
     if (p.sum_dy) {
       total = weighted(total, w, larger_sums(p, r));
       continue;

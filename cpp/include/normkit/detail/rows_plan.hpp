@@ -120,7 +120,7 @@ class ArgumentChecker {
  private:
   // The addresses that an operand lies between.
   struct Place {
-    intptr_t first, end;
+    int64_t first, end;
     inline bool apart(const Place& other) const { return end <= other.first || other.end <= first; }
   };
 
@@ -150,7 +150,7 @@ class ArgumentChecker {
       operand->data = nullptr;
       return;
     }
-    const intptr_t address = reinterpret_cast<intptr_t>(operand->data);
+    const int64_t address = address_of(operand->data);
     if ((address & (operand->bytes() - 1)) != 0) return fail(Status::kMisaligned);
     int64_t contiguous[2 * kMaxRank];
     if (strides == nullptr) {
@@ -402,13 +402,18 @@ inline bool plan_forward_columns(RowsForward& p, Plan* plan) {
 // Shorter sets by given statistics are not worth a column's lanes.
 constexpr int64_t kShortColumn = kLanes;
 
-inline bool plan_forward_given(const RowsForward& p, Plan* plan) {
-  const GivenShape shape(p, p.x, p.y);
-  if (!p.y || !shape.suits()) return false;
+// y from x or dx from dy; false: they do not lie as this needs it.
+inline bool plan_given(const RowsProblem& p, const Operand& from, const Operand& to,
+                       const PhaseFunctions& apply, Plan::Phase* phase) {
+  const GivenShape shape(p, from, to);
+  if (!to || !shape.suits()) return false;
   const int64_t positions = shape.positions < kGivenPositions ? shape.positions : kGivenPositions;
-  plan->phases[0] = {shape.outer * shape.pieces() * shape.panels(), 2 * positions * kGivenSets * p.x.bytes(),
-                     NORMKIT_PHASE_FUNCTIONS(forward_given_phase)[p.x.dtype]};
+  *phase = {shape.outer * shape.pieces() * shape.panels(), 2 * positions * kGivenSets * from.bytes(),
+            apply[from.dtype]};
   return true;
+}
+inline bool plan_forward_given(const RowsForward& p, Plan* plan) {
+  return plan_given(p, p.x, p.y, NORMKIT_PHASE_FUNCTIONS(forward_given_phase), &plan->phases[0]);
 }
 
 inline void finish_forward_plan(RowsForward& p, Plan* plan) {
@@ -498,6 +503,10 @@ inline Status finish_backward_plan(RowsBackward& p, DType elements, bool wants_p
 inline bool is_nan(double v) {
   return v != v;
 }
+// What may join a variance: an infinite one too, whose rstd is 0.
+inline bool is_eps(double v) {
+  return v >= 0.0;
+}
 
 // ---- the two operations over rows; Args is the operation's own struct, `mean` a view that RMSNorm leaves
 // empty ----
@@ -511,7 +520,7 @@ inline void rows_forward_arguments(const RowsAxes& axes, const Args& args, bool 
   p.weight_offset = weight_offset;
   p.activation = args.activation;
   check.activation(args.activation);
-  if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   check.input(args.weight, axes.row, args.weight.strides, false, &p.weight);
   check.input(args.bias, axes.row, args.bias.strides, false, &p.bias);
   check.output(args.y, axes.elements, args.y.strides, true, &p.y);
@@ -548,7 +557,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
   p.eps = args.eps;
   p.weight_offset = weight_offset;
   p.accumulate = args.accumulate;
-  if (is_nan(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps) || is_nan(weight_offset)) check.fail(Status::kInvalidEps);
   if (centred && (mean.data == nullptr) != (args.rstd.data == nullptr))
     check.fail(Status::kMissingStatistics);
   check.input(args.dy, axes.elements, args.dy.strides, true, &p.dy);

@@ -47,12 +47,13 @@ class MomentsForward {
   MomentsRing ring_;
 };
 
-// running = (1 - momentum) running + momentum fresh. Finite ones stay within the range of their type: an
-// infinity would stay for good, the largest number follows what comes next.
+// running = (1 - momentum) running + momentum fresh. A share of 0 is no share: NaN and infinity pass from
+// neither side then. Finite ones stay within the range of their type: an infinity would stay for good, the
+// largest number follows what comes next.
 NORMKIT_INLINE void follow(const Operand& running, int64_t channel, double momentum, double fresh) {
-  if (!running) return;
+  if (!running || momentum == 0.0) return;
   const int64_t at = running.inner.offset(channel);
-  const double before = read_number(running, at), most = largest_of(running.dtype);
+  const double before = momentum == 1.0 ? 0.0 : read_number(running, at), most = largest_of(running.dtype);
   double after = (1.0 - momentum) * before + momentum * fresh;
   if (is_finite(before) && is_finite(fresh)) after = after > most ? most : after < -most ? -most : after;
   write_number(running, at, after);
@@ -61,6 +62,11 @@ NORMKIT_INLINE void follow(const Operand& running, int64_t channel, double momen
 // The variance of finite elements may lie beyond double's range.
 NORMKIT_INLINE double finite_variance(double var) {
   return var > largest_of(DType::kF64) ? largest_of(DType::kF64) : var;
+}
+
+// Mean and unbiased variance of a set of n elements.
+NORMKIT_INLINE Sums unbiased(const RowMoments& m, double n) {
+  return {m.mean / m.scale, finite_variance(m.var / m.scale / m.scale * n / (n - 1.0))};
 }
 
 // Running statistics follow the average of the samples; the variance is unbiased.
@@ -79,8 +85,7 @@ struct RunningUpdate {
     follow(running_var, channel, momentum, finite_variance(total.second / sets));
   }
   NORMKIT_INLINE Sums unbiased(const RowMoments& m) const {
-    const double n = static_cast<double>(forward.n);
-    return {m.mean / m.scale, finite_variance(m.var / m.scale / m.scale * n / (n - 1.0))};
+    return detail::unbiased(m, static_cast<double>(forward.n));
   }
   // The moments of set r. Those of one element have no unbiased variance: all is left alone.
   NORMKIT_INLINE void take(int64_t r, const RowMoments& m) const {

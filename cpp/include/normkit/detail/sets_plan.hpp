@@ -245,9 +245,11 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   p.given_variance = args.given_var.data != nullptr;
   const ConstView& second = p.given_variance ? args.given_var : args.given_rstd;
   const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
-  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps)) check.fail(Status::kInvalidEps);
   check_given(kind, args, check);
-  if (updates && !kind.channel_statistics) check.fail(Status::kMissingStatistics);
+  // Of how many values given statistics are is not known: running ones cannot follow them.
+  if (updates && (!kind.channel_statistics || args.given_mean.data != nullptr))
+    check.fail(Status::kMissingStatistics);
   if (check.status() != Status::kOk) return check.status();
   check_forward_elements(kind, args, axes, p, check);
   check.input(args.weight, axes.elements(), axes.parameter_strides(args.weight.strides), false, &p.weight);
@@ -271,7 +273,7 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
   check.overlaps(p.y, p.x, p.x);
   if (check.status() != Status::kOk) return check.status();
   const bool empty = p.rows == 0 || p.n == 0;
-  const bool updates_them = !p.given && (u.running_mean || u.running_var) && !empty;
+  const bool updates_them = (u.running_mean || u.running_var) && !empty;
   const int64_t trees = updates_them ? choose_updates(u, axes, p.x.bytes(), workspace) : 0;
   u.momentum = args.momentum;
   if (trees > 0) {
@@ -383,7 +385,7 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   const ConstView& mean = given ? args.given_mean : args.mean;
   const ConstView& second = !given ? args.rstd : p.given_variance ? args.given_var : args.given_rstd;
   set_kind(kind, p);
-  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps)) check.fail(Status::kInvalidEps);
   check_given(kind, args, check);
   if (p.centred() && (mean.data == nullptr) != (second.data == nullptr))
     check.fail(Status::kMissingStatistics);
@@ -442,10 +444,14 @@ inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
   const int32_t rank = p.channel_sums.rank;
   const bool whole_samples = rank == 0 || p.channels % (columns.columns > 0 ? columns.columns : 1) == 0;
   const int64_t group = p.channel_sums.group() * p.channels;
-  const GivenShape given_shape(p, p.dx ? p.dy : p.x, p.dx ? p.dx : p.dy);
   const bool by_columns = !empty && suits_backward_columns(p, columns) && whole_samples;
-  if (!empty && suits_given(p, given_shape) && (p.n < kShortColumn || !by_columns)) {
-    plan->phases[phases++] = {given_shape.outer * given_shape.panels(), 3 * p.n * kGivenSets * p.x.bytes(),
+  const bool may_be_given = !empty && p.given && p.segments == 1 && (p.n < kShortColumn || !by_columns);
+  if (may_be_given && !wants_parameters &&
+      plan_given(p, p.dy, p.dx, NORMKIT_PHASE_FUNCTIONS(dx_given_phase), &plan->phases[phases])) {
+    ++phases;
+  } else if (may_be_given && wants_parameters && suits_backward_given(p)) {
+    const GivenShape side_by_side(p, p.dy, p.x);
+    plan->phases[phases++] = {side_by_side.outer * side_by_side.panels(), 3 * p.n * kGivenSets * p.x.bytes(),
                               NORMKIT_PHASE_FUNCTIONS(backward_given_phase)[args.x.dtype]};
   } else if (by_columns) {
     const int64_t bytes = p.rstd && !p.sum_dy && (!wants_parameters || p.channels == columns.columns)

@@ -31,7 +31,7 @@ template <typename T>
 struct Vec16 {
   using Part = typename PartOf<T>::Type;
   static constexpr int kParts = kVecLanes / PartOf<T>::kLanes;
-  Part part[kParts];
+  Part part[size_t(kParts)];
 
   static NORMKIT_INLINE Vec16 zero() { return splat(T(0)); }
 

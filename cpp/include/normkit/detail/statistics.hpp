@@ -283,9 +283,9 @@ NORMKIT_INLINE double magnitude_power(double magnitude, double power) {
 
 // The power of two that takes a positive double to [1, 2), as far as one can.
 NORMKIT_INLINE double inverse_exponent(double v) {
-  const double coarse = inverse_power_of_two(v), near = v * coarse;
+  const double coarse = inverse_power_of_two(v), mantissa = v * coarse;
   uint64_t bits;
-  memcpy(&bits, &near, sizeof(bits));
+  memcpy(&bits, &mantissa, sizeof(bits));
   bits &= 0x7FF0000000000000u;
   double exponent;
   memcpy(&exponent, &bits, sizeof(exponent));

@@ -363,7 +363,8 @@ inline void switchable_empty_phase(const void* state, int64_t, int64_t) {
     write_gradients(p.dmean_weight, k, &zero, 1, p.rows.accumulate);
     write_gradients(p.dvar_weight, k, &zero, 1, p.rows.accumulate);
   }
-  for (int64_t c = 0; c < p.mix.channels; ++c) {
+  const bool of_channels = p.rows.dweight || p.rows.dbias;
+  for (int64_t c = 0; of_channels && c < p.mix.channels; ++c) {
     write_gradients(p.rows.dweight, c, &zero, 1, p.rows.accumulate);
     write_gradients(p.rows.dbias, c, &zero, 1, p.rows.accumulate);
   }

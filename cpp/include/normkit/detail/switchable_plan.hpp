@@ -96,7 +96,7 @@ template <typename Args>
 inline Status prepare_switchable(const ChannelsShape& shape, const Args& args, bool updates, SetAxes& axes,
                                  ArgumentChecker& check, RowsProblem& p, Switchable& s) {
   static const int64_t three[] = {3};
-  if (is_nan(args.eps)) check.fail(Status::kInvalidEps);
+  if (!is_eps(args.eps)) check.fail(Status::kInvalidEps);
   if (!args.training && (args.running_mean.data == nullptr || args.running_var.data == nullptr))
     check.fail(Status::kMissingStatistics);
   if (check.status() != Status::kOk) return check.status();

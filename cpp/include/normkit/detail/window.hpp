@@ -405,7 +405,7 @@ void window_phase(const void* state, int64_t begin, int64_t end) {
   const FloatEnvironment environment;
   const WindowProblem& p = *static_cast<const WindowProblem*>(state);
   constexpr int kBuffers = window_buffers(DTypeOf<T>::value, kBackward);
-  alignas(64) double stack[kBuffers * (kWindowHistory + kWindowBlock + 2 * kVecLanes)];
+  alignas(64) double stack[size_t(kBuffers * (kWindowHistory + kWindowBlock + 2 * kVecLanes))];
   const int64_t tile_positions = p.lanes;
   for (int64_t task = begin; task < end; ++task) {
     double* buffers =

@@ -60,7 +60,8 @@ inline Status window_plan(const ChannelsShape& shape, const Args& args, const Co
   p.activation = activation;
   check.activation(activation);
   if (args.size < 1) check.fail(Status::kInvalidShape);
-  if (is_nan(args.alpha) || is_nan(args.beta) || is_nan(args.k)) check.fail(Status::kInvalidEps);
+  if (is_nan(args.alpha) || is_nan(args.beta) || is_nan(args.k) || (args.k <= 0.0 && args.alpha <= 0.0))
+    check.fail(Status::kInvalidEps);  // the last: no window has a positive divisor
   if (check.status() != Status::kOk) return check.status();
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);
   if (dy != nullptr) check.input(*dy, axes.elements(), axes.element_strides(dy->strides), true, &p.dy);
