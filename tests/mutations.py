@@ -103,8 +103,8 @@ MUTATIONS = [
     Mutation(
         "eps outside the root",
         "statistics.hpp",
-        "square_root(var + p.eps * scale * scale)",
-        "(square_root(var) + p.eps * scale * scale)",
+        "square_root(var + p.eps * kept * kept)",
+        "(square_root(var) + p.eps * kept * kept)",
     ),
     Mutation(
         "biased by the batch",
@@ -188,8 +188,8 @@ MUTATIONS = [
     Mutation(
         "mixture about another mean",
         "switchable.hpp",
-        "const double centred_sum = sums.second + m.mean_offset(0) * sums.first;",
-        "const double centred_sum = sums.second - m.mean_offset(0) * sums.first;",
+        " + m.mean_offset(0) * sums.first;",
+        " - m.mean_offset(0) * sums.first;",
     ),
     Mutation(
         "last group of samples: levels in the wrong order",

@@ -44,7 +44,7 @@ def test_gradients_never_go_to_running_statistics():
 
 
 def test_ranges_that_do_not_fit():
-    for bad in ((-2e38, 2e38), (0, np.inf), (-np.inf, 0), (2, 1)):
+    for bad in ((0, 4e38), (0, np.inf), (-np.inf, 0), (2, 1)):
         with pytest.raises(ValueError, match="feature_range"):
             nk.min_max_scale(X, 0, bad)
         checks.COUNT.values += 1
