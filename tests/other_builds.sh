@@ -45,4 +45,4 @@ esac
 cmake -S . -B "$work" -G Ninja -DNORMKIT_WERROR=ON -DNORMKIT_EXAMPLES=OFF "-DNORMKIT_UNUSED_ISAS=$unused" \
   "${options[@]}" >/dev/null
 cmake --build "$work" --target "${targets[@]}"
-ctest --test-dir "$work" -R "$tests" -E "$without" -j2 --output-on-failure
+OMP_WAIT_POLICY=passive ctest --test-dir "$work" -R "$tests" -E "$without" -j2 --output-on-failure

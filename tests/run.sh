@@ -57,8 +57,10 @@ stage_begins "C++: build"
 cmake -S . -B build -G Ninja -DNORMKIT_WERROR=ON >/dev/null
 cmake --build build
 
+# Two tests at a time, and two processes of pytest, with two threads each on two processors: one that waits must not
+# spin.
 stage_begins "C++: tests"
-ctest --test-dir build -j2 --output-on-failure
+OMP_WAIT_POLICY=passive ctest --test-dir build -j2 --output-on-failure
 
 stage_begins "C++: consumers"
 python3 tests/consumer/run.py --build build --jobs 2
@@ -73,7 +75,6 @@ rm -rf build/wheel
 wheel=$(echo build/wheel/*.whl)
 "$python" -m pip install --quiet "$wheel[test]"
 
-# Two processes of two threads each on two processors: a thread that waits must not spin.
 stage_begins "Python: tests, side by side"
 none=5  # pytest's status where ARGS left no test over
 status=0
