@@ -149,7 +149,8 @@ NORMKIT_NOINLINE void apply_given_wide(const T* from, const Axes& from_axes, T* 
   alignas(64) C weight[kVecLanes], bias[kVecLanes];
   for (int c = 0; c < width; ++c) {
     Row<C> row = row_from({s.mean[c], 0.0, 0.0, s.second[c], 1.0, 1.0}, C());
-    if (!centred) row = {{C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, row.wide.scale}, row.is_wide, 1.0, 0.0};
+    if (!centred)
+      row = {{C(0), C(0), row.scale.rstd}, {0.0, 0.0, row.wide.rstd, row.wide.scale}, row.is_wide, 1.0, 0.0};
     Vec16<C>::splat(s.weight[c]).store(weight);
     Vec16<C>::splat(s.bias[c]).store(bias);
     for (int64_t i = begin; i < end; ++i) {
