@@ -2,21 +2,21 @@
 #include <stdarg.h>
 #include <stddef.h>
 
-void *memcpy(void *restrict to, const void *restrict from, size_t n) {
-  unsigned char *t = to;
-  const unsigned char *f = from;
+void* memcpy(void* restrict to, const void* restrict from, size_t n) {
+  unsigned char* t = to;
+  const unsigned char* f = from;
   for (size_t i = 0; i < n; ++i) t[i] = f[i];
   return to;
 }
-void *memmove(void *to, const void *from, size_t n) {
-  unsigned char *t = to;
-  const unsigned char *f = from;
+void* memmove(void* to, const void* from, size_t n) {
+  unsigned char* t = to;
+  const unsigned char* f = from;
   if (t < f) return memcpy(to, from, n);
   while (n-- > 0) t[n] = f[n];
   return to;
 }
-void *memset(void *to, int value, size_t n) {
-  unsigned char *t = to;
+void* memset(void* to, int value, size_t n) {
+  unsigned char* t = to;
   for (size_t i = 0; i < n; ++i) t[i] = (unsigned char)value;
   return to;
 }
@@ -44,14 +44,14 @@ static void put(char c) {
 }
 
 /* %s, %d of a positive number, %08lx. */
-int printf(const char *format, ...) {
+int printf(const char* format, ...) {
   va_list list;
   va_start(list, format);
   for (; *format; ++format) {
     if (*format != '%') {
       put(*format);
     } else if (*++format == 's') {
-      for (const char *s = va_arg(list, const char *); *s; ++s) put(*s);
+      for (const char* s = va_arg(list, const char*); *s; ++s) put(*s);
     } else if (*format == 'd') {
       const int value = va_arg(list, int);
       for (int unit = 1000; unit > 0; unit /= 10)
