@@ -3,12 +3,13 @@
 
     python3 tests/targets.py [--install] [--ci] [--only TEXT]
 
-Each processor runs tests/targets/program.cpp (LayerNorm and RMSNorm, forward and backward, every type, sizes
-with tails, subnormals, and a floating-point mode of the caller's that must change nothing and be kept) and has
-to print what this machine prints; with an operating system it also meets the golden hashes of every operation.
-Other targets are only compiled, without a warning. A check that lacks a tool is skipped and says so;
---install gets them, with apt (as root, or by sudo) and pip. --ci takes what every change must pass, in a few
-minutes: big-endian s390x, and a Cortex-M55. Prints a line for each check and 'N passed, N failed, N skipped'.
+Each processor runs tests/targets/program.cpp (LayerNorm and RMSNorm, forward and backward, every type,
+sizes with tails, subnormals, and a floating-point mode of the caller's that must change nothing and be
+kept) and has to print what this machine prints; with an operating system it also meets the golden hashes
+of every operation. Other targets are only compiled, without a warning. A check that lacks a tool is
+skipped and says so; --install gets them, with apt (as root, or by sudo) and pip. --ci takes what every
+change must pass, in a few minutes: big-endian s390x, and a Cortex-M55. Prints a line for each check and
+'N passed, N failed, N skipped'.
 """
 
 import argparse
