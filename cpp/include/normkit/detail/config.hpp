@@ -129,7 +129,7 @@
 // An argument struct is one type in all units, so its default constructor is one function, which must not be
 // left to the linker: without optimization compilers call it. C++20 counts a struct with such a line as no
 // aggregate, so there it stays a function.
-#if __cplusplus < 202002L && !defined(__CUDACC__)
+#if __cplusplus <= 201703L && !defined(_MSC_VER) && !defined(__CUDACC__)
 #  define NORMKIT_DEFAULT_CONSTRUCTOR(Struct) NORMKIT_INLINE Struct() noexcept = default;
 #else
 #  define NORMKIT_DEFAULT_CONSTRUCTOR(Struct)
