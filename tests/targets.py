@@ -114,9 +114,7 @@ class Board(Target):
                     "-fno-rtti"]  # fmt: skip
         run(*compiler, *INCLUDE, "-c", HERE / "program.cpp", "-o", folder / "program.o")
         run(*compiler, "-x", "c", "-c", HERE / "start.c", "-o", folder / "start.o")
-        places = [
-            f"-Wl,--defsym={name}={value}" for name, value in (("code", self.code), ("data", self.data))
-        ]
+        places = [f"-Wl,--defsym={name}={value}" for name, value in (("code", self.code), ("data", self.data))]
         run(*compiler, "--specs=rdimon.specs", "-nostartfiles", "-T", HERE / "memory.ld", *places,
             folder / "start.o", folder / "program.o", "-o", folder / "program")  # fmt: skip
         compare(run(emulator, "-M", self.machine, *SEMIHOSTING, "enable=on,target=native", "-kernel",
@@ -141,27 +139,14 @@ class OwnCode(Target):
         (folder / "own.cpp").write_text(
             "#include <normkit/normkit.hpp>\nfloat own(float a, float b, float c) { return a * b + c; }\n"
         )
-        command = [
-            *compiler_of(self.compiler),
-            *self.flags,
-            *INCLUDE,
-            "-O2",
-            "-S",
-            "-o",
-            "-",
-            folder / "own.cpp",
-        ]
-        assert " fmadd" in run(*command).replace("\t", " "), (
-            "the includer's own arithmetic is no longer fused"
-        )
+        command = [*compiler_of(self.compiler), *self.flags, *INCLUDE, "-O2", "-S", "-o", "-", folder / "own.cpp"]
+        assert " fmadd" in run(*command).replace("\t", " "), "the includer's own arithmetic is no longer fused"
 
 
 def linux(name, triple, emulator, flags, levels=("-O2",), **options):
     package = "g++-" + triple.replace("_", "-")
     for level in levels:
-        yield Target(
-            f"{name} {level}", [f"{triple}-g++"], [level, *flags], [package, "qemu-user"], emulator, **options
-        )
+        yield Target(f"{name} {level}", [f"{triple}-g++"], [level, *flags], [package, "qemu-user"], emulator, **options)
 
 
 def targets():
@@ -207,13 +192,7 @@ def targets():
             yield OwnCode(f"{clang} {triple}, own arithmetic", [clang], flags, packages)
     wasm = ["clang-19", "libc++-19-dev-wasm32", "wasi-libc"]
     yield Compiled("clang++-19 wasm32, parsed", ["clang++-19"], ["--target=wasm32-wasi"], wasm)
-    for triple in (
-        "x86_64-linux-musl",
-        "aarch64-macos",
-        "x86_64-windows-gnu",
-        "x86-windows-gnu",
-        "wasm32-wasi",
-    ):
+    for triple in ("x86_64-linux-musl", "aarch64-macos", "x86_64-windows-gnu", "x86-windows-gnu", "wasm32-wasi"):
         yield Compiled(f"zig {triple}, compiled", ["zig"], ["-target", triple], [])
 
 
@@ -222,11 +201,7 @@ def install(chosen):
     root = [] if os.geteuid() == 0 else ["sudo"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     query = ["dpkg-query", "-W", "-f=${Status}"]
-    missing = [
-        p
-        for p in packages
-        if "ok installed" not in subprocess.run([*query, p], capture_output=True, text=True).stdout
-    ]
+    missing = [p for p in packages if "ok installed" not in subprocess.run([*query, p], capture_output=True, text=True).stdout]
     if missing:
         subprocess.run([*root, "apt-get", "update", "-qq"], env=environment, check=False)
     for package in missing:
@@ -239,9 +214,7 @@ def install(chosen):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--install", action="store_true", help="get what the checks need")
     parser.add_argument("--ci", action="store_true", help="only what every change must pass")
     parser.add_argument("--only", default="", help="checks whose name has this text")

@@ -333,8 +333,7 @@ def symbols(path, *options):
 def shared_code(*groups):
     """Functions and data of which the linker keeps one, where several of these groups of units have them."""
     weak = [
-        {name for path in group for kind, name in symbols(path) if kind in "WVu"}
-        - {"DW.ref.__gxx_personality_v0"}
+        {name for path in group for kind, name in symbols(path) if kind in "WVu"} - {"DW.ref.__gxx_personality_v0"}
         for group in groups
     ]
     common = {name for i, names in enumerate(weak) for others in weak[:i] for name in names & others}
@@ -349,9 +348,7 @@ def check_mixed_instruction_sets(folder, build):
     for part, flags in (("first", ["-O0", "-mavx2", "-mf16c"]), ("second", second)):
         flags = ["-std=c++17", f"-DPART={part}", *flags, *INCLUDE]
         run("g++", *flags, "-c", HERE / "part.cpp", "-o", folder / f"{part}.o")
-    run(
-        "g++", "-std=c++17", "-DNORMKIT_COMPILED", *INCLUDE, "-c", HERE / "mixed.cpp", "-o", folder / "main.o"
-    )
+    run("g++", "-std=c++17", "-DNORMKIT_COMPILED", *INCLUDE, "-c", HERE / "mixed.cpp", "-o", folder / "main.o")
     objects, _ = library_objects(build)
     common = shared_code([units[0]], [units[1]], [folder / "main.o"], objects)
     assert not common, f"the linker may mix {common[:5]}"
