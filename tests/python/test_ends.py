@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = [pytest.mark.compares, pytest.mark.report("field trial: the ends of float64")]
 
-MAGNITUDES = (1.0, 1.7e308, 1.4e300, 1e200, 1e155, 1e-155, 1e-200, 1e-300, 1e-310)
+MAGNITUDES = (1.0, 1.7e308, 1e200, 1e-200, 1e-310)
 every_magnitude = pytest.mark.parametrize("magnitude", MAGNITUDES)
 SHAPE = (2, 3, 4)
 
