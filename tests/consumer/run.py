@@ -194,7 +194,7 @@ def check_fast_math_with_the_library(folder, build):
             assert "NORMKIT_BEGIN_NAMESPACE" not in text, f"{header.name} reads the kernels' {name}"
     hashes = []
     for math in ("-fno-fast-math", "-ffast-math"):
-        program = [HERE / "program.cpp", library(build), "-o", folder / "program"]
+        program = [HERE / "program.cpp", libraries(folder, build)[0], "-o", folder / "program"]
         run("g++", "-std=c++17", *flags, math, *INCLUDE, *program)
         hashes.append(run(folder / "program").split()[0])
     assert hashes[0] == hashes[1], hashes
@@ -206,7 +206,8 @@ def check_threads_of_an_engine(folder, build):
         raise Skip("no /proc")
     assert "args, {}, nullptr)" in readme_example()
     flags = ["-O1", "-DNORMKIT_COMPILED", "-fopenmp", "-pthread"]
-    run("g++", "-std=c++17", *flags, *INCLUDE, HERE / "engine.cpp", library(build), "-o", folder / "engine")
+    archive, _ = libraries(folder, build)
+    run("g++", "-std=c++17", *flags, *INCLUDE, HERE / "engine.cpp", archive, "-o", folder / "engine")
     environment = {**os.environ, "NORMKIT_NUM_THREADS": "8"}
     assert run(folder / "engine", "own", env=environment) == "9\n"
     assert int(run(folder / "engine", "default", env=environment)) > 9
