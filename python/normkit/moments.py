@@ -189,7 +189,11 @@ class Moments(_Tree):
         var, scale = self._scaled_var(0)
         scale = np.where(var == 0, 1.0, scale)
         with np.errstate(divide="ignore", over="ignore", under="ignore"):
-            return np.asarray(1.0 / np.sqrt(var + eps * scale * scale) * scale)
+            scaled = eps * scale * scale
+            # An eps that is infinite in that scale is all there is.
+            alone = np.isinf(scaled) & np.isfinite(eps)
+            rstd = 1.0 / np.sqrt(var + scaled) * scale
+            return np.asarray(np.where(alone & np.isfinite(var), 1.0 / np.sqrt(np.float64(eps)), rstd))
 
     def update_running(self, running_mean: Any, running_var: Any, momentum: float = 0.1) -> None:
         """Let running statistics follow these moments, in place, as one training step of BatchNorm does.

@@ -341,15 +341,14 @@ void count_torch_write(PyObject* tensor) {
   const VersionCounter& counter = version_counter();
   if (counter.of_all != nullptr) {
     const nb::object all = nb::steal(PyTuple_Pack(1, tensor));
-    if (!all.is_valid()) nb::raise_python_error();
-    if (nb::steal(PyObject_CallOneArg(counter.of_all, all.ptr())).is_valid()) return;
+    if (all.is_valid() && nb::steal(PyObject_CallOneArg(counter.of_all, all.ptr())).is_valid()) return;
     PyErr_Clear();  // it is PyTorch's own affair, and once took one tensor
   }
   const nb::object done = counter.of_one != nullptr ? nb::steal(PyObject_CallOneArg(counter.of_one, tensor))
                                                     : clear_nothing(tensor);
   if (done.is_valid()) return;
-  // A tensor made under torch.inference_mode() has no version, which older PyTorches answer with an error.
-  if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) nb::raise_python_error();
+  // A tensor made under torch.inference_mode() has no version, which older PyTorches answer with an error. No
+  // other one may take the place of a result that is written.
   PyErr_Clear();
 }
 

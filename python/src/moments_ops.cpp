@@ -8,8 +8,11 @@
 #include "signature.hpp"
 
 namespace normkit::python {
+// Merges and updates round every product, as the kernels do.
+// clang-format off
+NORMKIT_STRICT_FP_BEGIN
+// clang-format on
 namespace {
-
 struct Tree {
   Array array;
   uint64_t filled = 0;
@@ -25,6 +28,12 @@ struct Tree {
         detail::ranks_of(filled) > array.sizes[1])
       raise(PyExc_ValueError, "levels and filled do not belong together");
     ranks = array.sizes[1];
+  }
+  // A tree that is not of this version's making, as an older pickle's, has others.
+  void check_levels(int64_t doubles) const {
+    if (array.sizes[2] != doubles)
+      raise(PyExc_ValueError, "levels has %lld numbers for each partial result; it should have %lld",
+            static_cast<long long>(array.sizes[2]), static_cast<long long>(doubles));
   }
 };
 
@@ -95,6 +104,7 @@ constexpr const char* kMerge = "_merge_trees(levels, filled, other_levels, other
 template <typename Partial>
 void merge_all(const Tree& a, const Tree& b, const Array& to) {
   constexpr int64_t kDoubles = detail::MergeTree<Partial>::kDoubles;
+  a.check_levels(kDoubles);
   for (int64_t s = 0; s < to.sizes[0]; ++s)
     detail::merge_tree<Partial>(a.filled, a.levels() + s * a.ranks * kDoubles, b.filled,
                                 b.levels() + s * b.ranks * kDoubles,
@@ -124,6 +134,7 @@ constexpr const char* kFinish = "_finish_trees(levels, filled, float64)";
 template <typename Partial>
 void finish_all(const Tree& tree, const Array& to) {
   constexpr int64_t kDoubles = detail::MergeTree<Partial>::kDoubles;
+  tree.check_levels(kDoubles);
   for (int64_t s = 0; s < to.sizes[0]; ++s) {
     detail::MergeTree<Partial> merged;
     merged.load(tree.filled, tree.levels() + s * tree.ranks * kDoubles);
@@ -178,9 +189,14 @@ void running_phase(const void* state, int64_t, int64_t) {
   }
 }
 
-Status running_plan(const SetsShape& total, const RunningArgs& args, Workspace, Plan* plan) noexcept {
+size_t running_workspace_bytes(const SetsShape& total, const RunningArgs&) noexcept {
+  return detail::more_axes_bytes(total);
+}
+
+Status running_plan(const SetsShape& total, const RunningArgs& args, Workspace workspace,
+                    Plan* plan) noexcept {
   RunningProblem p;
-  detail::ArgumentChecker check;
+  detail::ArgumentChecker check{&workspace};
   const detail::AxesShape elements{0, total.rank, total.size}, sets{0, total.rank - 1, total.size};
   check.input(args.total, elements, args.total.strides, false, &p.total);
   check.output(args.running_mean, sets, args.running_mean.strides, false, &p.running_mean);
@@ -211,11 +227,12 @@ PyObject* running_call(PyObject* const* slots) {
   constexpr const char* kWhat = "one number for each set";
   args.running_mean = call.updated(slots[kRunningMean], "running_mean", total.sizes, total.ndim - 1, kWhat);
   args.running_var = call.updated(slots[kRunningVar], "running_var", total.sizes, total.ndim - 1, kWhat);
-  call.run<SetsShape, RunningArgs>(call.shape(), args, nullptr, &running_plan);
+  call.run<SetsShape, RunningArgs>(call.shape(), args, &running_workspace_bytes, &running_plan);
   Py_RETURN_NONE;
 }
 
 }  // namespace
+NORMKIT_STRICT_FP_END
 
 void add_moments_operations(PyObject* module) {
   Function<moments_call>::add(module, kMoments, "See normkit.Moments.");

@@ -348,7 +348,7 @@ def check_mixed_instruction_sets(folder, build):
     second = ["-march=x86-64-v4", "-mf16c", "-O2"] if cpu_has("avx512bw") else ["-O2"]
     units = [folder / "first.o", folder / "second.o"]
     for part, flags in (("first", ["-O0", "-mavx2", "-mf16c"]), ("second", second)):
-        flags = ["-std=c++17", f"-DPART={part}", *flags, *INCLUDE]
+        flags = ["-std=c++17", "-fopenmp", f"-DPART={part}", *flags, *INCLUDE]
         run("g++", *flags, "-c", HERE / "part.cpp", "-o", folder / f"{part}.o")
     run(
         "g++", "-std=c++17", "-DNORMKIT_COMPILED", *INCLUDE, "-c", HERE / "mixed.cpp", "-o", folder / "main.o"

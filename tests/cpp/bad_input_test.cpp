@@ -209,6 +209,9 @@ TEST(BadInput, TooManyAxes) {
   const int64_t merging[] = {8192, 2048, 512, 128, 32, 16, 8};
   args.x = ConstView(x.data(), merging);
   EXPECT_EQ(layer_norm({6, 1, size}, args), Status::kOk);
+  // Ranks that are refused: the sizes are not read.
+  EXPECT_EQ(layer_norm_workspace_bytes({1 << 20, 1, size}, args), 0u);
+  EXPECT_EQ(layer_norm_workspace_bytes({1, -1, size}, args), 0u);
 }
 
 TEST(BadInput, Backward) {

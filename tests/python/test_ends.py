@@ -400,6 +400,34 @@ def test_moments(magnitude):
         assert np.isfinite(sums.sum_dy_xhat).all()
 
 
+@pytest.mark.parametrize("magnitude", (1e-160, 1e-200, 1e-300, 1e-320))
+def test_eps_counts_beside_moments_of_small_sets(magnitude):
+    """It overflows in the scale that the squares need."""
+    x = data(magnitude, 16)
+    rstd = nk.batch_norm(x, None, None, training=True, return_stats=True)[2]
+    checks.assert_same_bits(nk.Moments.of(x, (0, 2)).rstd(1e-5), rstd, "rstd")
+    checks.assert_same_bits(np.isinf(nk.Moments.of(x, (0, 2)).rstd(np.inf)), np.zeros(3, bool), "eps inf")
+
+
+@pytest.mark.parametrize("k, alpha, beta", ((-1.0, 1.0, 1.0), (1.0, -30.0, 1.0), (1.0, -30.0, 2.0)))
+def test_local_response_of_negative_bases(k, alpha, beta):
+    """Whole powers of them are numbers."""
+    x = np.random.default_rng(17).standard_normal((2, 7, 3))
+    padded = np.pad(x, ((0, 0), (1, 1), (0, 0))) ** 2
+    base = k + alpha / 3 * (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:])
+    assert (base < 0).any()
+    checks.assert_within(nk.local_response_norm(x, 3, alpha, beta, k), x / base**beta, 1e-13, "y")
+
+
+def test_local_response_of_a_small_base():
+    """dy d^-1 is 1e300 and x s 1e61: their product would not be a number."""
+    one, x = np.ones((1, 1, 1)), np.full((1, 1, 1), 1e-150)
+    (dx,) = nk.local_response_norm_backward(one, x, 1, 1e-4, 1.0, 1e-300)
+    d = mpmath.mpf(1e-300) + mpmath.mpf(1e-4) * mpmath.mpf(1e-150) ** 2
+    wanted = 1 / d - 2 * mpmath.mpf(1e-4) * mpmath.mpf(1e-150) ** 2 / d**2
+    check("dx", dx, np.full(x.shape, wanted, object))
+
+
 def test_given_statistics():
     """x - mean overflows where y does not."""
     x, m = np.full((1, 1, 2), 1.7e308), np.array([-1.7e308])

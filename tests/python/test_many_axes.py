@@ -227,6 +227,20 @@ def test_moments():
     checks.assert_same_bits(a.sum_dy_xhat, b.sum_dy_xhat, "sums")
 
 
+def test_empty_batches_and_running_statistics():
+    """The parameters have their axes where x has no elements."""
+    w = np.arange(256, dtype=np.float32).reshape((2,) * 8).T
+    empty = np.zeros((0, *w.shape), np.float32)
+    for backward in (nk.layer_norm_backward, nk.rms_norm_backward):
+        grads = backward(empty, empty, w.shape, w)
+        checks.assert_same_bits(grads[1], np.zeros(w.shape, np.float32), backward.__name__)
+    moments = nk.Moments.of(np.random.default_rng(4).standard_normal((4, *w.shape)), (0,))
+    running, plain = w.astype(np.float64, order="K"), w.astype(np.float64, order="C")
+    moments.update_running(running, None)
+    moments.update_running(plain, None)
+    checks.assert_same_bits(running, plain, "running mean")
+
+
 def test_overlaps_are_found():
     """An out that shares memory with x in any other way than as the same view is still refused."""
     shape = (2,) * 9

@@ -110,6 +110,16 @@ def test_any_chunks_are_right(dtype):
         checks.assert_gradient("GradSums", "sum_dy", sums.sum_dy, exact, terms, f"{cuts}", dtype)
 
 
+@pytest.mark.parametrize("read", [lambda m: m.mean, lambda m: m.merge(m)])
+def test_trees_of_another_layout_are_refused(read):
+    """As pickles from before float64's moments had a scale."""
+    moments = nk.Moments.of(np.ones((40, 3000)), 0)
+    moments._levels = np.ascontiguousarray(moments._levels[..., :4])
+    with pytest.raises(ValueError, match="levels has 4 numbers for each partial result; it should have 5"):
+        read(moments)
+    checks.COUNT.values += 1
+
+
 def test_merge_in_order_equals_update_for_equal_powers_of_two():
     """Trees of 2^k blocks are whole subtrees: merging them gives the bits of going on."""
     x, *_ = batch((32, 32), 16, "float32")

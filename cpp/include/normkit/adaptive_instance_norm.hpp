@@ -166,7 +166,7 @@ inline Status adaptive_instance_norm_plan(const AdaptiveInstanceNormShape& shape
                                           Plan* plan) noexcept {
   using namespace detail;
   AdaptiveForward s;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes content(instance_sets(shape.content), &s.content, check);
   SetAxes style(instance_sets(shape.style), &s.style, check);
   check_adaptive(shape, args.eps, s.content, s.style, check);
@@ -207,7 +207,7 @@ inline Status adaptive_instance_norm_backward_plan(const AdaptiveInstanceNormSha
                                                    Workspace workspace, Plan* plan) noexcept {
   using namespace detail;
   AdaptiveBackward s;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes content(instance_sets(shape.content), &s.content, check);
   SetAxes style(instance_sets(shape.style), &s.style, check);
   check_adaptive(shape, args.eps, s.content, s.style, check);

@@ -16,7 +16,7 @@ template <typename Args>
 inline Status add_norm_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
                             double weight_offset, Workspace workspace, Plan* plan) {
   AddNormForward p;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   const RowsAxes axes(shape, &p.rows, check);
   check.input(args.x, axes.elements, args.x.strides, true, &p.x);
   check.input(args.residual, axes.elements, args.residual.strides, true, &p.residual);

@@ -108,7 +108,7 @@ class MapAxes {
 inline Status map_forward_plan(const MapShape& shape, const DynamicTanhArgs& args, Workspace workspace,
                                Plan* plan) {
   MapForward p;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   MapAxes axes(shape, check);
   if (check.status() != Status::kOk) return check.status();
   axes.order_by_memory(args.y.strides, &p.n, &p.period);
@@ -198,7 +198,7 @@ inline size_t map_backward_workspace_bytes(const MapShape& shape, const DynamicT
 inline Status map_backward_plan(const MapShape& shape, const DynamicTanhBackwardArgs& args,
                                 Workspace workspace, Plan* plan) {
   MapBackward p;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   MapAxes axes(shape, check);
   if (check.status() != Status::kOk) return check.status();
   if (!is_dtype(args.x.dtype)) return Status::kInvalidDType;

@@ -94,7 +94,7 @@ inline Status finish_update(const MomentsArgs& args, int64_t doubles, MomentsUpd
 
 inline Status moments_plan(const SetsShape& shape, const MomentsArgs& args, Workspace workspace, Plan* plan) {
   MomentsUpdate u;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes axes(shape, &u.rows, check);
   if (check.status() != Status::kOk) return check.status();
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &u.rows.x);
@@ -108,7 +108,7 @@ inline Status grad_sums_plan(const SetsShape& shape, const GradSumsArgs& args, W
                              Plan* plan) {
   MomentsUpdate u;
   RowsBackward& p = u.rows;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes axes(shape, &p, check);
   if (check.status() != Status::kOk) return check.status();
   check.input(args.x, axes.elements(), axes.element_strides(args.x.strides), true, &p.x);

@@ -46,10 +46,12 @@ inline size_t more_axes_bytes(const int64_t* size, int64_t rank) {
   return static_cast<size_t>(2 * kMaxOperands * (longer - kMaxAxes) * 2 + 1) * sizeof(int64_t);
 }
 inline size_t more_axes_bytes(const RowsShape& shape) {
+  if (shape.outer < 0 || shape.inner < 0 || shape.outer > kMaxRank || shape.inner > kMaxRank) return 0;
   return more_axes_bytes(shape.size, int64_t(shape.outer) + shape.inner);
 }
 template <typename Shape>
 inline size_t more_axes_bytes(const Shape& shape) {
+  if (shape.rank > kMaxRank) return 0;
   return more_axes_bytes(shape.size, shape.rank);
 }
 
@@ -537,7 +539,7 @@ template <typename Args>
 inline Status rows_forward_plan(const RowsShape& shape, const Args& args, bool centred, const View& mean,
                                 double weight_offset, Workspace workspace, Plan* plan) {
   RowsForward p;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   const RowsAxes axes(shape, &p, check);
   check.input(args.x, axes.elements, args.x.strides, true, &p.x);
   rows_forward_arguments(axes, args, centred, mean, weight_offset, p, check);
@@ -551,7 +553,7 @@ inline Status rows_backward_plan(const RowsShape& shape, const Args& args, bool 
                                  const ConstView& mean, double weight_offset, Workspace workspace, Plan* plan,
                                  const ConstView& dsum = {}) {
   RowsBackward p;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   const RowsAxes axes(shape, &p, check);
   p.statistic = centred ? Statistic::kMoments : Statistic::kMeanSquare;
   p.eps = args.eps;
@@ -588,9 +590,9 @@ inline size_t rows_backward_workspace_bytes(const RowsShape& shape, const Args& 
   ArgumentChecker check;
   const RowsAxes axes(shape, &p, check);
   const bool wants_parameters = args.dweight.data != nullptr || args.dbias.data != nullptr;
-  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  if (check.status() != Status::kOk || !is_dtype(args.x.dtype)) return 0;
   const size_t axes_bytes = more_axes_bytes(shape);
-  if (!wants_parameters) return axes_bytes;
+  if (!wants_parameters || p.rows == 0 || p.n == 0) return axes_bytes;
   return static_cast<size_t>(choose_groups(p, true, args.x.dtype, {})) + 64 + axes_bytes;
 }
 

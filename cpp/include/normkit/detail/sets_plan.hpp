@@ -185,8 +185,9 @@ inline size_t sets_forward_bytes(const SetsKind& kind, const SetsShape& shape, c
   RowsForward& p = u.forward;
   ArgumentChecker check;
   SetAxes axes(shape, &p, check);
-  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  if (check.status() != Status::kOk || !is_dtype(args.x.dtype)) return 0;
   const size_t axes_bytes = more_axes_bytes(shape);
+  if (p.rows == 0 || p.n == 0) return axes_bytes;
   const bool updates = args.running_mean.data != nullptr || args.running_var.data != nullptr;
   const int64_t trees = updates ? choose_updates(u, axes, size_of(args.x.dtype), {}) : 0;
   check_forward_elements(kind, args, axes, p, check);
@@ -235,7 +236,7 @@ inline Status sets_forward_plan(const SetsKind& kind, const SetsShape& shape, co
                                 Workspace workspace, Plan* plan) {
   RunningUpdate u;
   RowsForward& p = u.forward;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes axes(shape, &p, check);
   p.low = kind.low;
   p.high = kind.high;
@@ -344,8 +345,9 @@ inline size_t sets_backward_bytes(const SetsKind& kind, const SetsShape& shape,
   RowsBackward p;
   ArgumentChecker check;
   SetAxes axes(shape, &p, check);
-  if (check.status() != Status::kOk || p.rows == 0 || p.n == 0 || !is_dtype(args.x.dtype)) return 0;
+  if (check.status() != Status::kOk || !is_dtype(args.x.dtype)) return 0;
   const size_t axes_bytes = more_axes_bytes(shape);
+  if (p.rows == 0 || p.n == 0) return axes_bytes;
   if (axes.parameters_are_columns()) {
     if (!wants_parameters) return axes_bytes;
     return static_cast<size_t>(choose_groups(p, true, args.x.dtype, {})) + 64 + axes_bytes;
@@ -376,7 +378,7 @@ inline void plan_strips(RowsBackward& p, Plan* plan) {
 inline Status sets_backward_plan(const SetsKind& kind, const SetsShape& shape,
                                  const SetNormBackwardArgs& args, Workspace workspace, Plan* plan) {
   RowsBackward p;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes axes(shape, &p, check);
   p.eps = args.eps;
   p.accumulate = args.accumulate;

@@ -9,10 +9,13 @@
 
 #if defined(__linux__)
 #  include <pthread.h>
+#  include <sys/syscall.h>
+#  include <unistd.h>
 #endif
 
 namespace normkit {
 namespace executor_detail {
+NORMKIT_BEGIN_INLINE
 
 // SIZE_MAX where it is not known: outside Linux, and on a stack that is not the thread's own (a fiber's). A
 // thread asks the system once, which takes a microsecond (the first of a process: 50); then this takes 2 ns.
@@ -28,6 +31,10 @@ inline size_t stack_left() noexcept {
     return left < stack.bytes ? left : SIZE_MAX;
   }
   stack.low = 1;  // where the system does not answer: no bytes
+#  if !defined(__GLIBC__) && !defined(__ANDROID__)
+  // musl tells of the first thread's stack what is mapped so far.
+  if (syscall(SYS_gettid) == getpid()) return SIZE_MAX;
+#  endif
   pthread_attr_t attributes;
   if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
     void* low = nullptr;
@@ -44,6 +51,7 @@ inline size_t stack_left() noexcept {
 #endif
 }
 
+NORMKIT_END_INLINE
 }  // namespace executor_detail
 }  // namespace normkit
 

@@ -434,11 +434,11 @@ NORMKIT_INLINE bool is_far(double mean) {
   return mean > 0x1p960 || mean < -0x1p960;
 }
 NORMKIT_INLINE Row<double> row_from(const RowStatistics& s, double) {
-  const bool far = s.scale == 1.0 && is_far(s.mean);
-  const double down = far ? 0.25 : 1.0;
+  const bool distant = s.scale == 1.0 && is_far(s.mean);
+  const double down = distant ? 0.25 : 1.0;
   return {{s.mean, s.mean_low, s.rstd},
           {s.mean * down, s.mean_low * down, s.rstd / down, s.scale * down},
-          far || s.scale != 1.0,
+          distant || s.scale != 1.0,
           s.count,
           s.var};
 }

@@ -83,7 +83,8 @@ inline size_t switchable_bytes(const ChannelsShape& shape, DType elements, bool 
   SwitchableBackward b;
   ArgumentChecker check;
   const SetAxes axes(instance_sets(shape), &b.rows, check);
-  if (check.status() != Status::kOk || b.rows.rows == 0 || b.rows.n == 0 || !is_dtype(elements)) return 0;
+  if (check.status() != Status::kOk || !is_dtype(elements)) return 0;
+  if (b.rows.rows == 0 || b.rows.n == 0) return more_axes_bytes(shape);
   b.mix.samples = shape.size[0];
   b.mix.channels = shape.size[1];
   SwitchableWay way = SwitchableWay::kKept;
@@ -139,7 +140,7 @@ inline Status switchable_forward_plan(const ChannelsShape& shape, const Switchab
                                       Workspace workspace, Plan* plan) {
   SwitchableForward f;
   RowsForward& p = f.rows;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes axes(instance_sets(shape), &p, check);
   Status status = prepare_switchable(shape, args, args.training, axes, check, p, f.mix);
   if (status != Status::kOk) return status;
@@ -178,7 +179,7 @@ inline Status switchable_backward_plan(const ChannelsShape& shape, const Switcha
   static const int64_t three[] = {3};
   SwitchableBackward b;
   RowsBackward& p = b.rows;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes axes(instance_sets(shape), &p, check);
   Status status = prepare_switchable(shape, args, false, axes, check, p, b.mix);
   if (status != Status::kOk) return status;

@@ -224,12 +224,13 @@ inline NORMKIT_NOINLINE void backward_sums(const WindowProblem& p, const double*
 // lose: it is dy d^-beta x s / (s^2 d), to be multiplied by x s of the channel whose dx it goes to.
 
 NORMKIT_INLINE double scale_of_base(double d) {
-  return !(d <= 0x1p900) ? 0x1p-700 : d < 0x1p-900 ? 0x1p700 : 1.0;
+  const double size = d < 0.0 ? -d : d;
+  return !(size <= 0x1p900) ? 0x1p-700 : size < 0x1p-900 ? 0x1p700 : 1.0;
 }
 
 inline NORMKIT_NOINLINE bool any_odd(const double* d, int64_t n) {
   bool odd = false;
-  for (int64_t i = 0; i < n; ++i) odd = odd || !(d[i] >= 0x1p-900 && d[i] <= 0x1p900);
+  for (int64_t i = 0; i < n; ++i) odd = odd || scale_of_base(d[i]) != 1.0;
   return odd;
 }
 
@@ -280,7 +281,7 @@ inline NORMKIT_NOINLINE void odd_terms(const WindowProblem& p, const double* dy,
     if (s == 1.0) continue;
     const OddBase odd(p, x + i, s);
     scaled[i] = odd.scaled(dy[i + before]);
-    term[i] = scaled[i] * (x[i + before] * s) / odd.base;
+    term[i] = scaled[i] * (x[i + before] * s / odd.base);
     scale[i] = s;
   }
 }

@@ -55,7 +55,7 @@ inline Status window_plan(const ChannelsShape& shape, const Args& args, const Co
                           Activation activation, Workspace workspace, Plan* plan) {
   WindowProblem p;
   RowsProblem rows;
-  ArgumentChecker check(&workspace);
+  ArgumentChecker check{&workspace};
   SetAxes axes(position_sets(shape), &rows, check);
   p.activation = activation;
   check.activation(activation);
