@@ -163,7 +163,7 @@ class Moments(_Tree):
     def mean(self) -> Any:
         """The mean of each set: float64, on the axes that are kept. ValueError before the first element."""
         total = self._total()
-        return total[..., 1] / total[..., 4] if self._float64 else total[..., 1].copy()
+        return np.asarray(total[..., 1] / total[..., 4] if self._float64 else total[..., 1].copy())
 
     def _scaled_var(self, ddof: int) -> tuple[Any, Any]:
         """The variance of x times a power of two, and that (1 but near the ends of float64's range)."""

@@ -409,6 +409,38 @@ def test_eps_counts_beside_moments_of_small_sets(magnitude):
     checks.assert_same_bits(np.isinf(nk.Moments.of(x, (0, 2)).rstd(np.inf)), np.zeros(3, bool), "eps inf")
 
 
+@pytest.mark.parametrize("value", (1e200, 1e298, -1.7e308))
+@pytest.mark.parametrize("eps", (1e-300, 1e-200, 1e-5))
+def test_switchable_norm_of_constants(value, eps):
+    y = nk.switchable_norm(np.full((2, 2, 4), value), np.zeros(3), np.zeros(3), eps=eps)
+    checks.assert_same_bits(np.abs(y), np.zeros((2, 2, 4)), "y")
+
+
+@pytest.mark.parametrize("p", (1.0, 2.0, 3.0, np.inf))
+def test_normalize_below_a_large_eps(p):
+    """eps is infinite in the scale that the norm needs."""
+    x, dy = np.array([[1e-307, 2e-307]]), np.array([[1.0, 2.0]])
+    checks.assert_within(nk.normalize_backward(dy, x, p, eps=1e10)[0], dy / 1e10, 1e-15, "dx")
+    checks.assert_within(nk.normalize(x * 1e20, p, eps=1e30), x * 1e20 / 1e30, 1e-15, "y")
+
+
+def test_moments_of_everything():
+    x = np.arange(6.0).reshape(2, 3)
+    moments = nk.Moments.of(x, (0, 1))
+    sums = nk.GradSums.of(x, x, moments.mean, moments.rstd(), (0, 1))
+    checks.assert_same_bits(np.asarray(sums.sum_dy), np.array(15.0), "sum dy")
+
+
+def test_weight_norm_begins_with_each_rows_own_norm():
+    module = nk.nn.WeightNorm(
+        np.array([[1e200, 1e200], [1.0, 1.0], [np.nan, 1.0], [np.inf, 1.0], [0.0, 0.0]])
+    )
+    checks.assert_within(module()[:2], np.array([[1e200, 1e200], [1.0, 1.0]]), 1e-15, "weight")
+    assert np.isnan(module.weight_g[2, 0]) and np.isinf(module.weight_g[3, 0]) and module.weight_g[4, 0] == 0
+    whole = nk.nn.WeightNorm(np.array([[3.0, 0.0], [0.0, 4.0]]), dim=None)
+    checks.assert_within(whole.weight_g, np.array(5.0), 1e-15, "one norm")
+
+
 @pytest.mark.parametrize("k, alpha, beta", ((-1.0, 1.0, 1.0), (1.0, -30.0, 1.0), (1.0, -30.0, 2.0)))
 def test_local_response_of_negative_bases(k, alpha, beta):
     """Whole powers of them are numbers."""

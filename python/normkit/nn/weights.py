@@ -34,8 +34,10 @@ class WeightNorm(Module):
         rank = self.weight_v.ndim
         others = tuple(i for i in range(rank) if dim is None or i != dim % rank)
         wide = self.weight_v.astype(np.float64)
-        largest = np.abs(wide).max(initial=0) or 1.0  # so that no square overflows
-        norms = np.sqrt(np.square(wide / largest).sum(others, keepdims=dim is not None)) * largest
+        largest = np.abs(wide).max(others, keepdims=True, initial=0)  # so that no square overflows
+        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+        norms = np.sqrt(np.square(wide / scale).sum(others, keepdims=True)) * scale
+        norms = norms if dim is not None else norms.reshape(())
         self.weight_g: Any = np.asarray(norms).astype(self.weight_v.dtype)
 
     def __call__(self, *, out: Any = None) -> Any:  # type: ignore[override]

@@ -368,9 +368,11 @@ NORMKIT_INLINE void write_channel(const RowsBackward& p, int64_t channel, Sums s
   write_gradients(p.dbias, channel, &sums.first, 1, p.accumulate);
 }
 
-// The weight of element i of set r.
-NORMKIT_INLINE double weight_of(const RowsBackward& p, int64_t r, int64_t i) {
-  return p.weight ? read_number(p.weight, p.weight.outer.offset(r) + p.weight.inner.offset(i)) : 1.0;
+// The weight of element i of set r, as C.
+template <typename C>
+NORMKIT_INLINE C weight_of(const RowsBackward& p, int64_t r, int64_t i) {
+  const int64_t at = p.weight.outer.offset(r) + p.weight.inner.offset(i);
+  return p.weight ? static_cast<C>(read_number(p.weight, at)) : C(1);
 }
 
 // The sums of a channel of a sample, `index` counting both. Those of an only sample are the gradients.
@@ -431,7 +433,7 @@ NORMKIT_NOINLINE Sums backward_set(const RowsBackward& p, int64_t r, ParameterRe
   bool overflows = false;
   if (p.sum_dy) row.count = static_cast<double>(p.whole);
   for (int64_t s = 0; s < p.segments; ++s) {
-    const double w = weight_of(p, r, s * segment);
+    const double w = static_cast<double>(weight_of<Compute<T>>(p, r, s * segment));
     if (p.sum_dy) {
       total = weighted(total, w, larger_sums(p, r));
       continue;

@@ -127,6 +127,8 @@ NORMKIT_INLINE RowStatistics statistics_from(const RowsProblem& p, double mean, 
 NORMKIT_INLINE RowStatistics norm_statistics(const RowsProblem& p, double norm, double scale, bool zeros) {
   const double limit = p.eps * scale;
   const bool limited = norm < limit;
+  // A limit beyond the range of that scale is taken as it is.
+  if (limited && !is_finite(limit) && scale != 1.0) return norm_statistics(p, norm / scale, 1.0, zeros);
   return {0.0,   0.0,
           norm,  limited && zeros ? 0.0 : 1.0 / (limited ? limit : norm),
           scale, limited ? __builtin_inf() : 1.0};

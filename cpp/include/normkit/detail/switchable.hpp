@@ -182,15 +182,18 @@ struct Mixer {
   inline explicit Mixer(const Switchable& s_)
       : s(s_), mean_weight(s_.mean_weight), var_weight(s_.var_weight) {}
 
-  // In which rstd^3 and the parts' variances neither overflow nor vanish.
+  // In which rstd^3 and the parts' variances neither overflow nor vanish; 1 where a mean would leave the
+  // range.
   inline double scale_for(const RowMoments* const* part) const {
-    double largest = square_root(s.eps);
+    double largest = square_root(s.eps), farthest = 0.0;
     for (int k = 0; k < 3; ++k) {
-      const double spread = square_root(part[k]->var) / part[k]->scale;
+      const double spread = square_root(part[k]->var) / part[k]->scale, mean = part[k]->mean / part[k]->scale;
       if (spread > largest) largest = spread;
+      if ((mean < 0.0 ? -mean : mean) > farthest) farthest = mean < 0.0 ? -mean : mean;
     }
     const bool is_odd = largest < 0x1p-300 || largest > 0x1p300;
-    return is_odd && largest != 0.0 && is_finite(largest) ? inverse_power_of_two(largest) : 1.0;
+    const double scale = is_odd && largest != 0.0 && is_finite(largest) ? inverse_power_of_two(largest) : 1.0;
+    return is_finite(farthest * scale) ? scale : 1.0;
   }
 
   inline Mixture mix(const RowMoments& instance, const RowMoments& layer, int64_t channel) const {
