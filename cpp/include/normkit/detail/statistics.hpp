@@ -128,10 +128,13 @@ NORMKIT_INLINE RowStatistics norm_statistics(const RowsProblem& p, double norm, 
   const double limit = p.eps * scale;
   const bool limited = norm < limit;
   // A limit beyond the range of that scale is taken as it is.
-  if (limited && !is_finite(limit) && scale != 1.0) return norm_statistics(p, norm / scale, 1.0, zeros);
-  return {0.0,   0.0,
-          norm,  limited && zeros ? 0.0 : 1.0 / (limited ? limit : norm),
-          scale, limited ? __builtin_inf() : 1.0};
+  const bool apart = limited && !is_finite(limit) && scale != 1.0;
+  return {0.0,
+          0.0,
+          apart ? norm / scale : norm,
+          limited && zeros ? 0.0 : 1.0 / (apart ? p.eps : limited ? limit : norm),
+          apart ? 1.0 : scale,
+          limited ? __builtin_inf() : 1.0};
 }
 
 constexpr int kMaxTileRows = 8;
