@@ -132,7 +132,10 @@ NORMKIT_INLINE RowStatistics norm_statistics(const RowsProblem& p, double norm, 
   return {0.0,
           0.0,
           apart ? norm / scale : norm,
-          limited && zeros ? 0.0 : 1.0 / (apart ? p.eps : limited ? limit : norm),
+          limited && zeros ? 0.0
+                           : 1.0 / (apart     ? p.eps
+                                    : limited ? limit
+                                              : norm),
           apart ? 1.0 : scale,
           limited ? __builtin_inf() : 1.0};
 }
