@@ -106,7 +106,7 @@ class Board(Target):
     """A Cortex-M without an operating system: a machine of qemu, and where it has code and data."""
 
     machine: str = ""
-    code: int = 0
+    code: int = 0x40  # behind the vectors
     data: int = 0x20000000
 
     def check(self, folder):
